@@ -1,0 +1,1 @@
+"""What leaves the exporter: metrics and the web page."""

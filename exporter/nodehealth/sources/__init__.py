@@ -1,0 +1,1 @@
+"""The world outside: one file for each kind of input, one importer for each native library."""

@@ -1,0 +1,1 @@
+"""What can be wrong with accelerators: NVIDIA GPUs, NVSwitches, fabric manager, AWS Neuron."""

@@ -1,0 +1,1 @@
+"""What can be wrong with the network: interfaces, NIC drivers, EFA, InfiniBand, connection tracking."""

@@ -1,0 +1,1 @@
+"""What can be wrong with storage: block devices, NVMe, file systems, RAID, NFS."""
