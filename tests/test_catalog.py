@@ -114,8 +114,11 @@ def test_every_pattern_has_a_literal(rule: catalogs.Rule) -> None:
 
 
 def log_lines() -> list[dict[str, str]]:
-    with (DATA / "log_lines.tsv").open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    rows: list[dict[str, str]] = []
+    for path in sorted((DATA / "log_lines").glob("*.tsv")):
+        with path.open(encoding="utf-8", newline="") as file:
+            rows += csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+    return rows
 
 
 @pytest.mark.parametrize("row", log_lines(), ids=lambda row: row["line"][:60])
