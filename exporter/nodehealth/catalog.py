@@ -11,13 +11,14 @@ import importlib
 import pkgutil
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from types import ModuleType
 
-from nodehealth import pci, subsystems
+from nodehealth import own_rules, pci, subsystems
 from nodehealth.model import ClearKind, Event, Finding, Pattern, Reason, Record, Recovery, Rule
 from nodehealth.prefilter import Prefilter
+from nodehealth.settings import Settings, SettingsError, nearest
 from nodehealth.wrapper import unwrap
 
 DRIVER_PREFIXES = ("NVRM: ", "nvidia-nvswitch", "nvidia-peermem", "nvidia-modeset: ERROR")
@@ -54,19 +55,26 @@ def object_of(match: re.Match[str]) -> str:
 def pattern_rules(reason: Reason) -> Iterator[Rule]:
     """The rules of a reason's patterns and of its recovery lines."""
     for pattern in reason.patterns:
-        yield Rule(reason.name, pattern.sources, pattern.regex, lambda match, _, r=reason: (r.found(object_of(match)),))
+        yield Rule(reason.name, pattern.sources, pattern.regex, partial(_find, reason), reason.engine)
     for pattern in reason.recoveries:
-        yield Rule(
-            f"{reason.name} recovery",
-            pattern.sources,
-            pattern.regex,
-            lambda match, _, r=reason: (Recovery(ClearKind.LINE, object_of(match) or None, r.name),),
-        )
+        yield Rule(f"{reason.name} recovery", pattern.sources, pattern.regex, partial(_recover, reason), reason.engine)
 
 
 def context_rule(topic: str, pattern: Pattern) -> Rule:
     """A rule that recognises a line and yields nothing."""
-    return Rule(f"context of {topic}", pattern.sources, pattern.regex, lambda _match, _record: ())
+    return Rule(f"context of {topic}", pattern.sources, pattern.regex, _nothing)
+
+
+def _find(reason: Reason, match: re.Match[str], _record: Record) -> tuple[Event, ...]:
+    return (reason.found(object_of(match)),)
+
+
+def _recover(reason: Reason, match: re.Match[str], _record: Record) -> tuple[Event, ...]:
+    return (Recovery(ClearKind.LINE, object_of(match) or None, reason.name),)
+
+
+def _nothing(_match: re.Match[str], _record: Record) -> tuple[Event, ...]:
+    return ()
 
 
 @dataclass(frozen=True)
@@ -108,16 +116,17 @@ class Catalog:
         text = unwrap(record.text)
         found: list[Match] = []
         for rule in rules:
-            match = self._pattern(rule.regex).search(text)
+            match = self._pattern(rule).search(text)
             if match is not None and not any(rule is earlier.rule for earlier in already):
                 found.append(Match(rule, tuple(rule.read(match, record))))
         return found
 
-    def _pattern(self, regex: str) -> re.Pattern[str]:
+    def _pattern(self, rule: Rule) -> re.Pattern[str]:
         """Compiled at the first line that passes the prefilter: most patterns never cost memory."""
-        compiled = self._compiled.get(regex)
+        compiled = self._compiled.get(rule.regex)
         if compiled is None:
-            compiled = self._compiled[regex] = re.compile(regex)
+            compile_ = re.compile if rule.engine == "re" else partial(own_rules.compile_linear, rule.name)
+            compiled = self._compiled[rule.regex] = compile_(rule.regex)
         return compiled
 
 
@@ -131,15 +140,53 @@ def findings(matches: Iterable[Match]) -> list[Finding]:
     return [event for match in matches for event in match.events if isinstance(event, Finding)]
 
 
-def load() -> Catalog:
-    """The built-in catalog.  Raises CatalogError where it is not consistent."""
+def load(settings: Settings | None = None) -> Catalog:
+    """The catalog under a configuration.
+
+    Raises CatalogError where two reasons have one name, and SettingsError where the configuration names a reason that
+    does not exist or a rule that does not do what its examples say.
+    """
+    settings = settings or Settings()
     reasons: dict[str, Reason] = {}
     rules: list[Rule] = []
     for topic in topics():
-        for reason in getattr(topic, "REASONS", ()):
+        found, read = _topic(topic, settings)
+        rules += read
+        for reason in found:
             if reason.name in reasons:
                 raise CatalogError(f"two reasons are named {reason.name}")
             reasons[reason.name] = reason
-            rules += pattern_rules(reason)
-        rules += [context_rule(topic.__name__.rpartition(".")[2], pattern) for pattern in getattr(topic, "CONTEXT", ())]
+    for name in settings.reasons:
+        if name not in reasons:
+            raise SettingsError(f'reasons: no reason is named "{name}"{nearest(name, reasons)}')
+    for reason in own_rules.reasons(settings.rules):
+        if reason.name in reasons:
+            raise SettingsError(f'rules: a built-in reason is named "{reason.name}" already')
+        reasons[reason.name] = reason
+        rules += pattern_rules(reason)
     return Catalog(reasons, tuple(rules))
+
+
+def _topic(topic: ModuleType, settings: Settings) -> tuple[tuple[Reason, ...], tuple[Rule, ...]]:
+    """The reasons and rules of one topic, as the configuration grades them."""
+    name = topic.__name__.rpartition(".")[2]
+    context = tuple(context_rule(name, pattern) for pattern in getattr(topic, "CONTEXT", ()))
+    if hasattr(topic, "build"):
+        overrides = settings.sxids if name == "sxid" else settings.xids
+        reasons, rules = topic.build(overrides, lambda reason: _graded(reason, settings))
+        return reasons, rules + context
+    reasons = tuple(_graded(reason, settings) for reason in getattr(topic, "REASONS", ()))
+    return reasons, tuple(rule for reason in reasons for rule in pattern_rules(reason)) + context
+
+
+def _graded(reason: Reason, settings: Settings) -> Reason:
+    """The reason with what the configuration says of it."""
+    said = settings.reasons.get(reason.name)
+    if said is None:
+        return reason
+    return replace(
+        reason,
+        enabled=reason.enabled if said.enabled is None else said.enabled,
+        severity=said.severity or reason.severity,
+        action=said.action or reason.action,
+    )

@@ -182,6 +182,18 @@ class Repetition:
 
 
 @dataclass(frozen=True, slots=True)
+class Override:
+    """What the configuration says of one Xid or SXid; None keeps the built-in value.
+
+    With `repetition` the number has this class only from that many occurrences on one GPU within that time.
+    """
+
+    severity: Severity | None = None
+    action: Action | None = None
+    repetition: Repetition | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Escalation:
     """The stronger reason that a finding becomes when it repeats."""
 
@@ -189,17 +201,29 @@ class Escalation:
     reason: Reason
 
 
+class Counts(StrEnum):
+    """What a driver message adds to the counter of its number."""
+
+    MESSAGE = "message"  # each message counts (Xid)
+    FAULT = "fault"  # the lines of one fault count once (SXid)
+    NEVER = "never"  # the message carries no number of its own
+
+
 @dataclass(frozen=True, slots=True)
 class Number:
-    """An Xid or SXid as one driver message carries it; `counted` is false where the message has no number of its own."""
+    """An Xid or SXid as one driver message carries it.
 
-    family: str  # "xid" or "sxid"
+    `family` is `xid` or `sxid`; `name` is None where NVIDIA's catalog does not know the number; severity and action are
+    those of this message, which may differ from the catalog row where the line says so itself.
+    """
+
+    family: str
     code: int
     pci_bus_id: str
     name: str | None
     severity: Severity
     action: Action
-    counted: bool = True
+    counts: Counts = Counts.MESSAGE
     detail: str = ""
 
 
@@ -209,6 +233,7 @@ class Finding:
 
     `variant` tells apart faults of the same reason and object that end separately (the Xid's number).
     `latest` makes the finding replace every other of the same object and variant (a state that the driver reports).
+    `lasting` is false for what happened but does not hold (an application's fault): counted and listed, never active.
     """
 
     reason: Reason
@@ -218,15 +243,17 @@ class Finding:
     escalation: Escalation | None = None
     number: Number | None = None
     latest: bool = False
+    lasting: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """Ends earlier findings that name this kind of clear; None stands for every reason or every object."""
+    """Ends earlier findings that name this kind of clear; None stands for every reason, object or variant."""
 
     kind: ClearKind
     object: str | None = None
     reason: str | None = None
+    variant: str | None = None
     number: Number | None = None
 
 
@@ -256,6 +283,8 @@ class Reason:
     joins: float = 0.0
     repeats: Repetition | None = None
     needs: Hardware | None = None
+    family: str = ""
+    engine: str = "re"
     enabled: bool = True
 
     def found(
@@ -267,11 +296,12 @@ class Reason:
         escalation: Escalation | None = None,
         number: Number | None = None,
         latest: bool = False,
+        lasting: bool = True,
     ) -> Finding:
         """This reason holds on that object."""
         if join is None and self.joins:
             join = Join(f"{self.name}/{object}", self.joins)
-        return Finding(self, object, variant, join, escalation, number, latest)
+        return Finding(self, object, variant, join, escalation, number, latest, lasting)
 
     def clears_by(self, kind: ClearKind) -> bool:
         """Whether that kind of recovery ends it; an operator always can."""
@@ -289,3 +319,4 @@ class Rule:
     sources: tuple[str, ...]
     regex: str
     read: Callable[[re.Match[str], Record], Iterable[Event]]
+    engine: str = "re"

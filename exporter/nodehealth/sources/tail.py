@@ -1,0 +1,279 @@
+"""A log file, line by line, through rename rotation, copytruncate, deletion and late creation.
+
+A place in a file is (inode, offset, fingerprint of its first bytes), so that the same bytes are never read twice and the
+unread tail of a rolled file is read before the new one.  A line counts when its newline is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from nodehealth.model import Record, log_file
+from nodehealth.sources.follower import Absent, Batch, Down, Emit, Position, Stop
+from nodehealth.sources.host import Host
+
+CHUNK = 64 * 1024
+MAX_LINE = 4096
+POLL_SECONDS = 0.5
+FINGERPRINT_BYTES = 256
+ROLLED_GRACE_POLLS = 4  # how long a writer may go on in a file that was renamed under it
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where reading goes on: the file by inode and first bytes, and the offset behind the last complete line.
+
+    `skipping` says that the offset is inside a line that was too long and has been handed over already.
+    """
+
+    inode: int
+    offset: int
+    fingerprint: str  # "<length>:<sha256 of that many first bytes>"
+    skipping: bool = False
+
+    @classmethod
+    def of(cls, position: Position | None) -> Place | None:
+        """The place in a stored position; None where it holds none."""
+        if not position or "inode" not in position:
+            return None
+        return cls(
+            int(position["inode"]), int(position["offset"]), str(position["fingerprint"]), bool(position.get("skipping"))
+        )
+
+    def position(self) -> Position:
+        """The place as it is stored."""
+        return {"inode": self.inode, "offset": self.offset, "fingerprint": self.fingerprint, "skipping": self.skipping}
+
+    def is_in(self, descriptor: int) -> bool:
+        """Whether the file still holds what was read, and perhaps more: the same one, renamed, or a copy of it."""
+        info = os.fstat(descriptor)
+        if self.fingerprint.startswith("0:") and info.st_ino != self.inode:  # an empty file looks like any other
+            return False
+        return info.st_size >= self.offset and begins_as(descriptor, self.fingerprint)
+
+
+NO_FILE: Position = {"absent": True}
+"""Stored while there is no file, so that one that appears later is read from its start."""
+
+
+def fingerprint(descriptor: int, length: int = FINGERPRINT_BYTES) -> str:
+    """Of the first bytes, at most `length`."""
+    first = os.pread(descriptor, length, 0)
+    return f"{len(first)}:{hashlib.sha256(first).hexdigest()[:32]}"
+
+
+def begins_as(descriptor: int, known: str) -> bool:
+    """Whether the file's first bytes are those of a fingerprint that was taken when it may have been shorter."""
+    length = int(known.partition(":")[0])
+    return fingerprint(descriptor, length) == known
+
+
+class LineCutter:
+    """Bytes in, complete lines out; a line over MAX_LINE is handed over cut at once and its rest is skipped."""
+
+    def __init__(self, *, skipping: bool = False) -> None:
+        self.partial = b""
+        self.skipping = skipping
+
+    def feed(self, chunk: bytes) -> tuple[list[bytes], int]:
+        """The lines that ended in this chunk, and how many were cut."""
+        *complete, rest = (self.partial + chunk).split(b"\n")
+        if complete and self.skipping:
+            del complete[0]
+            self.skipping = False
+        if len(rest) > MAX_LINE:
+            if not self.skipping:
+                complete.append(rest)
+            self.skipping, rest = True, b""
+        elif self.skipping:
+            rest = b""
+        self.partial = rest
+        return [line[:MAX_LINE] for line in complete], sum(len(line) > MAX_LINE for line in complete)
+
+
+class _OpenFile:
+    """One open log file and how far it was read."""
+
+    def __init__(self, descriptor: int, offset: int = 0, *, skipping: bool = False) -> None:
+        self.descriptor = descriptor
+        self._read = offset
+        self._lines = LineCutter(skipping=skipping)
+        self._known = fingerprint(descriptor)
+        os.lseek(descriptor, offset, os.SEEK_SET)
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+    def info(self) -> os.stat_result:
+        return os.fstat(self.descriptor)
+
+    def place(self) -> Place:
+        offset = self._read - len(self._lines.partial)
+        return Place(self.info().st_ino, offset, self._known, self._lines.skipping)
+
+    def truncated(self) -> bool:
+        """Whether the bytes that were read are no longer those of the file (copytruncate)."""
+        return self.info().st_size < self._read or not begins_as(self.descriptor, self._known)
+
+    def read(self) -> tuple[list[bytes], int, bool]:
+        """Complete lines of the next chunk, how many were cut, and whether there may be more."""
+        chunk = os.read(self.descriptor, CHUNK)
+        self._read += len(chunk)
+        if self._known_length() < FINGERPRINT_BYTES and not self.truncated():
+            self._known = fingerprint(self.descriptor)
+        lines, cut = self._lines.feed(chunk)
+        return lines, cut, bool(chunk)
+
+    def last_words(self) -> list[bytes]:
+        """The line without an end of a file that is finished."""
+        partial, self._lines.partial = self._lines.partial, b""
+        return [partial] if partial else []
+
+    def _known_length(self) -> int:
+        return int(self._known.partition(":")[0])
+
+
+class FileFollower:
+    """Follows one log file of a host."""
+
+    def __init__(self, host: Host, path: str) -> None:
+        self.name = log_file(path)
+        self._host = host
+        self._path = host.path(path)
+        self._rolled_name = re.compile(
+            rf"{re.escape(self._path.name)}[.-].+|{re.escape(self._path.stem)}-\d+{re.escape(self._path.suffix)}"
+        )
+
+    def run(self, position: Position | None, emit: Emit, stop: Stop) -> None:
+        """See Follower.  Without a position reading starts at the end; raises Absent while there is no file."""
+        current = self._resume(position, emit, stop)
+        try:
+            self._drain(current, emit, stop, announce=True)
+            while not (stop or stop.once or stop.wait(POLL_SECONDS)):
+                self._drain(current, emit, stop)
+                current = self._rotated(current, emit, stop)
+        finally:
+            current.close()
+
+    def _resume(self, position: Position | None, emit: Emit, stop: Stop) -> _OpenFile:
+        """The file at the stored place; the unread tail of a rolled one is handed over first."""
+        place = Place.of(position)
+        try:
+            descriptor = self._open(self._path)
+        except Absent:
+            emit(Batch(self.name, position=position or NO_FILE))
+            raise
+        if position is None:
+            return _OpenFile(descriptor, _behind_last_line(descriptor))
+        if place is None:  # there was no file before: every line of this one is new
+            return _OpenFile(descriptor)
+        if place.is_in(descriptor) and os.fstat(descriptor).st_ino == place.inode:
+            return _OpenFile(descriptor, place.offset, skipping=place.skipping)
+        if not self._read_rolled(place, emit, stop):
+            emit(Batch(self.name, gaps=1, caught_up=False))
+        return _OpenFile(descriptor)
+
+    def _open(self, path: Path) -> int:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            raise Absent(f"{path} does not exist; it will be followed from its start when it appears") from None
+        except OSError as error:
+            raise Down(f"cannot open {path}: {error.strerror}") from error
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return descriptor
+        os.close(descriptor)
+        raise Down(f"{path} is not a regular file")
+
+    def _read_rolled(self, place: Place, emit: Emit, stop: Stop) -> bool:
+        """Hand over what was unread in the file that rotation renamed or copied, then every newer rolled file.
+
+        False where the file is not to be found (deleted or compressed).
+        """
+        found = False
+        for path in self._rolled():
+            try:
+                descriptor = self._open(path)
+            except (Absent, Down):
+                continue
+            is_it = not found and place.is_in(descriptor)
+            if found or is_it:
+                rolled = _OpenFile(descriptor, place.offset if is_it else 0, skipping=is_it and place.skipping)
+                self._drain(rolled, emit, stop, finished=True)
+            os.close(descriptor)
+            found = found or is_it
+        return found
+
+    def _rolled(self) -> list[Path]:
+        """Files that rotation may have made of this one, oldest first."""
+        try:
+            entries = [each for each in os.scandir(self._path.parent) if self._rolled_name.fullmatch(each.name)]
+            return [Path(each.path) for each in sorted(entries, key=lambda each: (each.stat().st_mtime, each.name))]
+        except OSError:
+            return []
+
+    def _drain(self, file: _OpenFile, emit: Emit, stop: Stop, *, finished: bool = False, announce: bool = False) -> None:
+        """Hand over every complete line that is there; of a finished file also the last one."""
+        more = True
+        while more and not stop:
+            lines, cut, more = file.read()
+            if finished and not more:
+                lines = file.last_words()
+            records = tuple(self._records(lines))
+            if records or cut or announce:
+                emit(Batch(self.name, records, file.place().position(), cut=cut, caught_up=not more and not finished))
+
+    def _rotated(self, current: _OpenFile, emit: Emit, stop: Stop) -> _OpenFile:
+        """The file to go on with: the same one, the same from its start, or its successor."""
+        if current.truncated():
+            if not self._read_rolled(current.place(), emit, stop):
+                emit(Batch(self.name, gaps=1))
+            return self._exchange(current, os.dup(current.descriptor))
+        if self._has_successor(current):
+            self._let_writer_finish(current, emit, stop)
+            return self._exchange(current, self._open(self._path))
+        if not current.info().st_nlink and not self._path.exists():
+            self._drain(current, emit, stop, finished=True)
+            emit(Batch(self.name, position=NO_FILE))
+            raise Absent(f"{self._path} was deleted; it will be followed from its start when it appears again")
+        return current
+
+    def _let_writer_finish(self, current: _OpenFile, emit: Emit, stop: Stop) -> None:
+        """A writer may go on in the renamed file until it is told to open the new one."""
+        for _ in range(ROLLED_GRACE_POLLS):
+            self._drain(current, emit, stop)
+            stop.wait(POLL_SECONDS)
+        self._drain(current, emit, stop, finished=True)
+
+    def _exchange(self, current: _OpenFile, descriptor: int) -> _OpenFile:
+        fresh = _OpenFile(descriptor)
+        current.close()
+        return fresh
+
+    def _has_successor(self, current: _OpenFile) -> bool:
+        """Whether another file has the name now."""
+        try:
+            return self._path.stat().st_ino != current.info().st_ino
+        except OSError:
+            return False
+
+    def _records(self, lines: list[bytes]) -> Iterator[Record]:
+        now, clock = self._host.clock.now(), self._host.clock.monotonic()
+        for line in lines:
+            text = line.decode("utf-8", "replace").replace("\0", "").rstrip("\r")
+            if text:
+                yield Record(self.name, (self.name,), text, now, clock)
+
+
+def _behind_last_line(descriptor: int) -> int:
+    """The end of the file, or the start of a line that is still being written."""
+    size = os.fstat(descriptor).st_size
+    start = max(0, size - MAX_LINE)
+    tail = os.pread(descriptor, size - start, start)
+    return start + tail.rfind(b"\n") + 1 if b"\n" in tail else size
