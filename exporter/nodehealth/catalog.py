@@ -16,7 +16,8 @@ from functools import cached_property, partial
 from types import ModuleType
 
 from nodehealth import own_rules, pci, subsystems
-from nodehealth.model import ClearKind, Event, Finding, Pattern, Reason, Record, Recovery, Rule
+from nodehealth.model import ClearKind, Event, Finding, Override, Pattern, Reason, Record, Recovery, Rule
+from nodehealth.numbers import Family
 from nodehealth.prefilter import Prefilter
 from nodehealth.settings import Settings, SettingsError, nearest
 from nodehealth.wrapper import unwrap
@@ -83,6 +84,7 @@ class Catalog:
 
     reasons: Mapping[str, Reason]
     rules: tuple[Rule, ...]
+    families: Mapping[str, Family] = field(default_factory=dict)
     _compiled: dict[str, re.Pattern[str]] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
@@ -149,9 +151,12 @@ def load(settings: Settings | None = None) -> Catalog:
     settings = settings or Settings()
     reasons: dict[str, Reason] = {}
     rules: list[Rule] = []
+    families: dict[str, Family] = {}
     for topic in topics():
         found, read = _topic(topic, settings)
         rules += read
+        if hasattr(topic, "family"):
+            families[_name(topic)] = topic.family(_overrides(topic, settings))
         for reason in found:
             if reason.name in reasons:
                 raise CatalogError(f"two reasons are named {reason.name}")
@@ -164,19 +169,25 @@ def load(settings: Settings | None = None) -> Catalog:
             raise SettingsError(f'rules: a built-in reason is named "{reason.name}" already')
         reasons[reason.name] = reason
         rules += pattern_rules(reason)
-    return Catalog(reasons, tuple(rules))
+    return Catalog(reasons, tuple(rules), families)
 
 
 def _topic(topic: ModuleType, settings: Settings) -> tuple[tuple[Reason, ...], tuple[Rule, ...]]:
     """The reasons and rules of one topic, as the configuration grades them."""
-    name = topic.__name__.rpartition(".")[2]
-    context = tuple(context_rule(name, pattern) for pattern in getattr(topic, "CONTEXT", ()))
+    context = tuple(context_rule(_name(topic), pattern) for pattern in getattr(topic, "CONTEXT", ()))
     if hasattr(topic, "build"):
-        overrides = settings.sxids if name == "sxid" else settings.xids
-        reasons, rules = topic.build(overrides, lambda reason: _graded(reason, settings))
+        reasons, rules = topic.build(_overrides(topic, settings), lambda reason: _graded(reason, settings))
         return reasons, rules + context
     reasons = tuple(_graded(reason, settings) for reason in getattr(topic, "REASONS", ()))
-    return reasons, tuple(rule for reason in reasons for rule in pattern_rules(reason)) + context
+    return reasons, tuple(rule for reason in reasons if reason.enabled for rule in pattern_rules(reason)) + context
+
+
+def _name(topic: ModuleType) -> str:
+    return topic.__name__.rpartition(".")[2]
+
+
+def _overrides(topic: ModuleType, settings: Settings) -> Mapping[int, Override]:
+    return settings.sxids if _name(topic) == "sxid" else settings.xids
 
 
 def _graded(reason: Reason, settings: Settings) -> Reason:

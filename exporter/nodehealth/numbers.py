@@ -36,12 +36,12 @@ Class = tuple[Severity, Action]
 REMEDIES: Mapping[Action, str] = {
     Action.NONE: "Nothing to do now; look at it together with other findings on the same device.",
     Action.RESTART_APP: "Restart the workload that used this GPU; if several are hit, run `dcgmi diag -r 3`.",
-    Action.RESET_GPU: "Drain the work from this GPU, then reset it (`nvidia-smi --gpu-reset -i <pci address>`) or reboot.",
+    Action.RESET_GPU: "Drain this GPU, then reset it (`nvidia-smi --gpu-reset -i <pci address>`) or reboot the node.",
     Action.REBOOT_NODE: "Drain the node and reboot it; if the fault returns, replace the node.",
     Action.RESET_FABRIC: "Drain the node and reset all GPUs and NVSwitches together, or reboot.",
     Action.REPLACE_NODE: "Drain the node and replace it; `dcgmi diag -r 4` gives the evidence for the case.",
     Action.CHECK_CONFIG: "Check driver, firmware and configuration against what this GPU needs.",
-    Action.INVESTIGATE: "Look at the lines around it (`nodehealth events`) and at `nvidia-smi -q`; open a case with NVIDIA.",
+    Action.INVESTIGATE: "Look at `nodehealth events` and `nvidia-smi -q` for what came with it; open a case with NVIDIA.",
 }
 
 _STEMS = {Severity.CRITICAL: "Error", Severity.WARNING: "Warning", Severity.INFO: "Info"}

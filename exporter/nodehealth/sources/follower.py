@@ -23,7 +23,11 @@ class SourceError(Exception):
 
 
 class Absent(SourceError):
-    """The input cannot exist on this host."""
+    """The input cannot exist on this host; `position` is to be stored, so that what appears later is read from its start."""
+
+    def __init__(self, text: str, position: Position | None = None) -> None:
+        super().__init__(text)
+        self.position = position
 
 
 class Down(SourceError):
@@ -35,12 +39,14 @@ class Batch:
     """What a follower read in one go.
 
     `lost` counts records known to be lost; `gaps` counts places where an unknown number may be; `malformed` counts
-    skipped records, `cut` shortened ones.  `caught_up` says that nothing older waits.
+    skipped records, `cut` shortened ones.  `kernel` is how far the kernel's lines were read where this source delivers
+    them.  `caught_up` says that nothing older waits.
     """
 
     source: str
     records: tuple[Record, ...] = ()
     position: Position | None = None
+    kernel: Position | None = None
     lost: int = 0
     gaps: int = 0
     malformed: int = 0

@@ -93,8 +93,12 @@ class JournalFollower:
 
     name = JOURNAL
 
-    def __init__(self, host: Host, streams: Iterable[str], *, command: str | None = None) -> None:
+    def __init__(
+        self, host: Host, streams: Iterable[str], *, kernel: Position | None = None, command: str | None = None
+    ) -> None:
+        """`kernel` is how far the kernel's lines were read from /dev/kmsg before."""
         self._host = host
+        self._kernel = kernel
         self._streams = frozenset(streams)
         self._command = command or shutil.which("journalctl")
 
@@ -109,7 +113,7 @@ class JournalFollower:
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=_ENVIRONMENT,
         )  # fmt: skip
         try:
-            _Reader(self._host, self._streams, position).follow(process, emit, stop)
+            _Reader(self._host, self._streams, position, self._kernel).follow(process, emit, stop)
         finally:
             _end(process)
 
@@ -184,8 +188,9 @@ _ENVIRONMENT = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8",
 class _Reader:
     """Reads one journalctl's output."""
 
-    def __init__(self, host: Host, streams: frozenset[str], position: Position | None) -> None:
+    def __init__(self, host: Host, streams: frozenset[str], position: Position | None, kernel: Position | None) -> None:
         self._host = host
+        self._kernel = kernel or {}
         self._streams = streams
         self._stored = position if position and "cursor" in position else None
         self._rest = b""
@@ -234,7 +239,7 @@ class _Reader:
 
     def _batch(self, lines: list[bytes], malformed: int, emit: Emit) -> None:
         records: list[Record] = []
-        position: Position | None = None
+        position = kernel = None
         cut = 0
         for line in lines:
             try:
@@ -245,9 +250,19 @@ class _Reader:
             if self._read_before(entry):
                 continue
             position = {"cursor": entry.cursor, "time": entry.time, "boot": entry.boot_id, "received": entry.received}
+            record = self._record(entry)
+            if KERNEL_LOG in record.streams:
+                if self._read_by_kmsg(record):
+                    continue
+                kernel = {"boot": record.boot_id, "clock": record.clock}
             cut += len(entry.message) > MAX_LINE
-            records.append(self._record(entry))
-        emit(Batch(JOURNAL, tuple(records), position, malformed=malformed, cut=cut, caught_up=self._live))
+            records.append(record)
+        emit(Batch(JOURNAL, tuple(records), position, kernel, malformed=malformed, cut=cut, caught_up=self._live))
+
+    def _read_by_kmsg(self, record: Record) -> bool:
+        """Whether this kernel line was read from /dev/kmsg before the journal had to take over."""
+        same_boot = self._kernel.get("boot") == record.boot_id
+        return same_boot and record.clock <= float(self._kernel.get("clock", -1.0))
 
     def _read_before(self, entry: Entry) -> bool:
         """Whether the entry is at or before the stored one; in the same boot the clock that never steps decides."""

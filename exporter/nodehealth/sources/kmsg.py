@@ -75,7 +75,10 @@ def _device(more: bytes) -> str:
 
 
 class KmsgFollower:
-    """Follows the kernel log of a host from (boot id, sequence) on, or from the start of the ring."""
+    """Follows the kernel log of a host from (boot id, sequence) on, or from the start of the ring.
+
+    A stored position may hold a `clock` (seconds since boot) alone, where the journal delivered the kernel's lines before.
+    """
 
     name = KERNEL_LOG
 
@@ -92,6 +95,15 @@ class KmsgFollower:
             follow(emit, stop)
         finally:
             os.close(descriptor)
+
+    def probe(self) -> str:
+        """Why the kernel log cannot be opened; "" where it can."""
+        try:
+            descriptor, _ = self._open()
+        except (Absent, Down) as error:
+            return str(error)
+        os.close(descriptor)
+        return ""
 
     def _open(self) -> tuple[int, bool]:
         try:
@@ -117,7 +129,9 @@ class _Reader:
         self._descriptor = descriptor
         self._boot = host.boot_id
         same_boot = position is not None and position.get("boot") == self._boot
-        self._last = int(position["sequence"]) if position is not None and same_boot else -1
+        known = position if position is not None and same_boot else {}
+        self._last = int(known.get("sequence", -1))
+        self._clock = float(known.get("clock", -1.0))
         self._live = False
         self._gaps = 0
 
@@ -172,17 +186,34 @@ class _Reader:
             except Malformed:
                 malformed += 1
                 continue
-            if parsed.sequence <= self._last:
+            if self._read_before(parsed):
                 continue
             if self._last >= 0:
                 lost += parsed.sequence - self._last - 1
-            self._last = parsed.sequence
+            self._last, self._clock = parsed.sequence, parsed.microseconds / 1e6
             cut += len(parsed.text) > MAX_LINE
             records.append(self._record(parsed, offset))
         gaps, self._gaps = self._gaps, 0
         if records or lost or malformed or gaps or (caught_up and not self._live):
-            position = {"boot": self._boot, "sequence": self._last} if self._last >= 0 else None
-            emit(Batch(KERNEL_LOG, tuple(records), position, lost, gaps, malformed, cut, caught_up))
+            position = {"boot": self._boot, "sequence": self._last, "clock": self._clock} if self._last >= 0 else None
+            emit(
+                Batch(
+                    KERNEL_LOG,
+                    tuple(records),
+                    position,
+                    lost=lost,
+                    gaps=gaps,
+                    malformed=malformed,
+                    cut=cut,
+                    caught_up=caught_up,
+                )
+            )
+
+    def _read_before(self, parsed: KernelRecord) -> bool:
+        """Whether the record was read already; by its stamp where the journal delivered the kernel's lines before."""
+        if self._last >= 0:
+            return parsed.sequence <= self._last
+        return parsed.microseconds / 1e6 <= self._clock
 
     def _record(self, parsed: KernelRecord, offset: float) -> Record:
         now = self._host.clock.now()

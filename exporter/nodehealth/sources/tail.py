@@ -166,9 +166,8 @@ class FileFollower:
         place = Place.of(position)
         try:
             descriptor = self._open(self._path)
-        except Absent:
-            emit(Batch(self.name, position=position or NO_FILE))
-            raise
+        except Absent as absent:
+            raise Absent(str(absent), position or NO_FILE) from None
         if position is None:
             return _OpenFile(descriptor, _behind_last_line(descriptor))
         if place is None:  # there was no file before: every line of this one is new
@@ -240,8 +239,8 @@ class FileFollower:
             return self._exchange(current, self._open(self._path))
         if not current.info().st_nlink and not self._path.exists():
             self._drain(current, emit, stop, finished=True)
-            emit(Batch(self.name, position=NO_FILE))
-            raise Absent(f"{self._path} was deleted; it will be followed from its start when it appears again")
+            why = f"{self._path} was deleted; it will be followed from its start when it appears again"
+            raise Absent(why, NO_FILE)
         return current
 
     def _let_writer_finish(self, current: _OpenFile, emit: Emit, stop: Stop) -> None:

@@ -1,0 +1,465 @@
+"""Drives everything: follower threads, back-off, reading of records, commits, publishing.  Life-cycle is written once.
+
+Followers hand batches to one core loop, which alone touches the state.  A batch's effect is on disk before the page shows
+it.  The only broad `except` of the package is here: a fault of ours in a follower is counted, logged and tried again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from queue import Empty, SimpleQueue
+
+from nodehealth import __version__
+from nodehealth.catalog import Catalog, is_driver_line
+from nodehealth.model import KERNEL_LOG, Hardware, Record
+from nodehealth.settings import Settings, SettingsError, Trust
+from nodehealth.sources.follower import Absent, Batch, Down, Follower, Position, Stop
+from nodehealth.sources.host import Host
+from nodehealth.sources.journal import JOURNAL, JournalFollower
+from nodehealth.sources.kmsg import KmsgFollower
+from nodehealth.sources.tail import FileFollower
+from nodehealth.state import Moment, State
+from nodehealth.store import Saved, Store, Transaction
+from nodehealth.view import SelfView, SourceState, SourceView, View
+
+TICK_SECONDS = 1.0
+ABSENT_SECONDS = 2.0
+FIRST_PAUSE_SECONDS = 1.0
+MAX_PAUSE_SECONDS = 60.0
+HEALTHY_SECONDS = 60.0  # a follower that ran so long starts its back-off anew
+BACKLOG_SECONDS = 30.0  # after that the page is shown although the backlog is not read
+SUMMARY_SECONDS = 300.0
+MAX_BATCHES = 64  # handled as one transaction
+QUEUED_BATCHES = 8  # of one follower; then it waits
+
+log = logging.getLogger("nodehealth")
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A source is up, down or absent now."""
+
+    source: str
+    state: SourceState
+    detail: str = ""
+    error: bool = False
+    position: Position | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """Read the configuration again."""
+
+
+Message = Batch | Changed | Reload
+
+
+@dataclass(slots=True)
+class _Thread:
+    """One follower and its thread."""
+
+    follower: Follower
+    stop: Stop
+    room: threading.BoundedSemaphore
+    thread: threading.Thread | None = None
+
+
+@dataclass(slots=True)
+class Wiring:
+    """What the engine works with; `load` reads the configuration again (raises SettingsError)."""
+
+    host: Host
+    settings: Settings
+    catalog: Catalog
+    store: Store | None = None
+    saved: Saved = field(default_factory=Saved)
+    load: Callable[[], tuple[Settings, Catalog]] | None = None
+    note: str = ""
+
+
+def hardware_of(host: Host) -> frozenset[Hardware]:
+    """What the PCI bus proves to be there."""
+    found: set[Hardware] = set()
+    for device in host.pci_devices():
+        kinds = {
+            Hardware.NVIDIA_GPU: device.is_gpu,
+            Hardware.NVSWITCH: device.is_nvswitch,
+            Hardware.NEURON: device.is_neuron,
+            Hardware.EFA: device.is_efa,
+            Hardware.MLX5: device.is_mellanox,
+        }
+        found |= {kind for kind, present in kinds.items() if present}
+    return frozenset(found)
+
+
+def plan(wiring: Wiring, positions: Mapping[str, Position]) -> dict[str, tuple[Follower, frozenset[str]]]:
+    """The followers that the catalog's streams need, by name, and which streams each one serves."""
+    host, disabled = wiring.host, wiring.settings.disabled_sources
+    streams = set(wiring.catalog.streams)
+    journal_streams = {stream for stream in streams if stream.startswith("journal:")}
+    found: dict[str, tuple[Follower, frozenset[str]]] = {}
+    if KERNEL_LOG in streams and KERNEL_LOG not in disabled:
+        kmsg = KmsgFollower(host)
+        if kmsg.probe() and JournalFollower(host, ()).files() and JOURNAL not in disabled:
+            journal_streams.add(KERNEL_LOG)
+        found[KERNEL_LOG] = (kmsg, frozenset({KERNEL_LOG}))
+    if journal_streams and JOURNAL not in disabled:
+        follower = JournalFollower(host, journal_streams, kernel=positions.get(KERNEL_LOG))
+        found[JOURNAL] = (follower, frozenset(journal_streams))
+    for stream in streams:
+        if stream.startswith("file:") and stream not in disabled:
+            found[stream] = (FileFollower(host, stream.removeprefix("file:")), frozenset({stream}))
+    return found
+
+
+class Engine:
+    """The running exporter without its reporters."""
+
+    def __init__(self, wiring: Wiring, publish: Callable[[View], None], *, once: bool = False) -> None:
+        self._wiring = wiring
+        self._publish_view = publish
+        self._once = once
+        self._queue: SimpleQueue[Message] = SimpleQueue()
+        self._threads: dict[str, _Thread] = {}
+        self._stopping = threading.Event()
+        self._positions: dict[str, Position] = dict(wiring.saved.positions)
+        self._unsaved = Transaction()
+        self._losses: dict[tuple[str, str], int] = dict(wiring.saved.losses)
+        self._sources: dict[str, SourceView] = {}
+        self._changed = True
+        clock = wiring.host.clock
+        self._started = clock.monotonic()
+        self._summary_due = self._started + SUMMARY_SECONDS
+        self.heartbeat = self._started
+        self.state = self._state()
+        gpus = tuple(wiring.host.gpus())
+        self_view = SelfView(__version__, clock.now(), persistent=wiring.store is not None, state_note=wiring.note)
+        self._view = View(wiring.catalog.reasons, self.state.hardware, gpus, self_view)
+
+    def _state(self) -> State:
+        host, saved, settings = self._wiring.host, self._wiring.saved, self._wiring.settings
+        state = State(
+            self._wiring.catalog.reasons,
+            boot_id=host.boot_id,
+            devices=[device.address for device in host.pci_devices()],
+            hardware=hardware_of(host),
+            first_start=saved.fresh,
+            backlog_max_age=settings.backlog_max_age,
+        )
+        moment = self._moment()
+        state.restore(saved.counts, saved.numbers, saved.problems, saved.recent, moment)
+        state.history[:] = saved.history
+        if saved.boot_id and host.boot_id and saved.boot_id != host.boot_id:
+            state.rebooted(moment)
+        return state
+
+    def _moment(self) -> Moment:
+        clock = self._wiring.host.clock
+        return Moment(clock.now(), clock.monotonic())
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Work until `stop` (or, once, until everything that is there has been read)."""
+        self._unsaved.meta["boot_id"] = self._wiring.host.boot_id
+        self._do_commands()
+        self._follow_plan()
+        self._settle()
+        while not self._stopping.is_set() and not (self._once and self._all_caught_up()):
+            self._step(TICK_SECONDS)
+        self._finish()
+
+    def stop(self) -> None:
+        """End soon; safe to call from a signal handler."""
+        self._stopping.set()
+        self._queue.put(Changed("", SourceState.UP))
+
+    def reload(self) -> None:
+        """Read the configuration again soon; safe to call from a signal handler."""
+        self._queue.put(Reload())
+
+    def _step(self, seconds: float) -> None:
+        for message in self._messages(seconds):
+            if isinstance(message, Batch):
+                self._take_batch(message)
+            elif isinstance(message, Reload):
+                self._reload()
+            elif message.source in self._sources:
+                self._take_change(message)
+        now = self._wiring.host.clock.monotonic()
+        if now - self.heartbeat >= TICK_SECONDS:
+            self._tick()
+        self.heartbeat = now if now - self.heartbeat >= TICK_SECONDS else self.heartbeat
+        self._settle()
+
+    def _messages(self, seconds: float) -> Iterable[Message]:
+        """What waits, after waiting for the first one."""
+        try:
+            yield self._queue.get(timeout=seconds)
+            for _ in range(MAX_BATCHES - 1):
+                yield self._queue.get_nowait()
+        except Empty:
+            return
+
+    def _tick(self) -> None:
+        self.state.tick(self._moment())
+        self._do_commands()
+        self._flush_positions()
+        self._changed = True
+        if self._wiring.host.clock.monotonic() >= self._summary_due:
+            self._summary_due += SUMMARY_SECONDS
+            self._log_summary()
+
+    def _finish(self) -> None:
+        for each in self._threads.values():
+            each.stop.set()
+        for each in self._threads.values():
+            if each.thread is not None:
+                each.thread.join(1.0)
+        for message in self._messages(0.01):
+            if isinstance(message, Batch):
+                self._take_batch(message)
+        self._flush_positions()
+        self._settle()
+        if self._wiring.store is not None:
+            self._wiring.store.close()
+
+    # -- followers -----------------------------------------------------------------------------------------------------
+
+    def _follow_plan(self) -> None:
+        """Start what the catalog needs and does not run yet, and end what it no longer needs."""
+        wanted = plan(self._wiring, self._positions)
+        for name in [name for name in self._threads if name not in wanted]:
+            self._threads.pop(name).stop.set()
+            del self._sources[name]
+        for name, (follower, serves) in wanted.items():
+            known = self._sources.get(name)
+            if known is not None and known.serves == serves:
+                continue
+            if name in self._threads:
+                self._threads.pop(name).stop.set()
+            self._sources[name] = self._source_view(name, serves)
+            self._start(follower)
+        for name in self._wiring.settings.required_sources:
+            if name not in self._sources:
+                self._sources[name] = SourceView(name, SourceState.DOWN, "required, but nothing reads it", required=True)
+
+    def _source_view(self, name: str, serves: frozenset[str]) -> SourceView:
+        return SourceView(
+            name,
+            required=name in self._wiring.settings.required_sources,
+            serves=serves,
+            lost=self._losses.get(("lost", name), 0),
+            gaps=self._losses.get(("gaps", name), 0),
+        )
+
+    def _start(self, follower: Follower) -> None:
+        each = _Thread(follower, Stop(once=self._once), threading.BoundedSemaphore(QUEUED_BATCHES))
+        self._threads[follower.name] = each
+        each.thread = threading.Thread(target=self._follow, args=(each,), name=follower.name[:15], daemon=True)
+        each.thread.start()
+
+    def _follow(self, each: _Thread) -> None:
+        """The life of one follower: run it, and run it again with back-off."""
+        name, position, pause = each.follower.name, self._positions.get(each.follower.name), FIRST_PAUSE_SECONDS
+        last: list[Position | None] = [position]
+
+        def emit(batch: Batch) -> None:
+            if batch.position is not None:
+                last[0] = batch.position
+            while not each.room.acquire(timeout=0.5):
+                if each.stop:
+                    return
+            self._queue.put(batch)
+
+        while not each.stop:
+            began = time.monotonic()
+            try:
+                each.follower.run(last[0], emit, each.stop)
+                wait = 0.0
+            except Absent as absent:
+                last[0] = absent.position or last[0]
+                self._queue.put(Changed(name, SourceState.ABSENT, str(absent), position=absent.position))
+                wait = ABSENT_SECONDS
+            except Exception as error:  # the one place: nothing may end a follower for good
+                if not isinstance(error, Down):
+                    log.exception("follower failed", extra={"source": name})
+                self._queue.put(Changed(name, SourceState.DOWN, str(error) or type(error).__name__, error=True))
+                pause = FIRST_PAUSE_SECONDS if time.monotonic() - began > HEALTHY_SECONDS else pause
+                wait, pause = pause, min(pause * 2, MAX_PAUSE_SECONDS)
+            if each.stop.once or each.stop.wait(wait):
+                return
+
+    def _take_change(self, changed: Changed) -> None:
+        source = self._sources[changed.source]
+        state = changed.state
+        if state is SourceState.ABSENT and source.required:
+            state = SourceState.DOWN
+        if (state, changed.detail) != (source.state, source.detail):
+            level = logging.INFO if state is SourceState.ABSENT else logging.WARNING
+            log.log(level, "source is %s", state, extra={"source": source.name, "why": changed.detail})
+            self._changed = True
+        if changed.position is not None and changed.position != self._positions.get(source.name):
+            self._positions[source.name] = self._unsaved.positions[source.name] = changed.position
+        errors = source.errors + changed.error
+        self._sources[source.name] = replace(source, state=state, detail=changed.detail, caught_up=True, errors=errors)
+
+    # -- batches -------------------------------------------------------------------------------------------------------
+
+    def _take_batch(self, batch: Batch) -> None:
+        running = self._threads.get(batch.source)
+        if running is None or batch.source not in self._sources:
+            return
+        moment = self._moment()
+        matched = unmatched = 0
+        for record in batch.records:
+            recognised = self._read(record, moment)
+            matched += recognised
+            unmatched += not recognised and is_driver_line(record.text)
+        self._tally(batch, matched, unmatched)
+        if batch.position is not None:
+            self._positions[batch.source] = self._unsaved.positions[batch.source] = batch.position
+        if batch.kernel is not None:
+            self._positions[KERNEL_LOG] = self._unsaved.positions[KERNEL_LOG] = batch.kernel
+        running.room.release()
+
+    def _read(self, record: Record, moment: Moment) -> bool:
+        """Fold what the catalog says of one record; whether any rule recognised it."""
+        trust = self._wiring.settings.trust_user_records
+        if record.user and trust is Trust.NEVER:
+            return False
+        matches = self._wiring.catalog.read(record)
+        for match in matches:
+            for event in match.events:
+                self.state.apply(event, record, moment, injected=record.user and trust is Trust.DRILL)
+        return bool(matches)
+
+    def _tally(self, batch: Batch, matched: int, unmatched: int) -> None:
+        source = self._sources[batch.source]
+        came_up = source.state is not SourceState.UP
+        for kind, grown in (("lost", batch.lost), ("gaps", batch.gaps)):
+            if grown:
+                key = (kind, batch.source)
+                self._losses[key] = self._unsaved.losses[key] = self._losses.get(key, 0) + grown
+        if batch.lost or batch.gaps:
+            log.warning("records were lost", extra={"source": batch.source, "lost": batch.lost, "gaps": batch.gaps})
+        if came_up:
+            log.info("source is up", extra={"source": batch.source})
+        self._sources[batch.source] = replace(
+            source,
+            state=SourceState.UP,
+            detail="",
+            records=source.records + len(batch.records),
+            matched=source.matched + matched,
+            unmatched_driver_lines=source.unmatched_driver_lines + unmatched,
+            errors=source.errors + batch.malformed,
+            cut=source.cut + batch.cut,
+            lost=source.lost + batch.lost,
+            gaps=source.gaps + batch.gaps,
+            last_record=batch.records[-1].time if batch.records else source.last_record,
+            caught_up=source.caught_up or batch.caught_up,
+        )
+        self._changed |= came_up or bool(batch.lost or batch.gaps or batch.malformed)
+
+    # -- commit and publish --------------------------------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        """Commit what changed, then show it."""
+        change = self.state.take_change()
+        if change or self._unsaved.losses or self._unsaved.commands or self._unsaved.meta:
+            transaction, self._unsaved = replace(self._unsaved, change=change), Transaction()
+            if self._wiring.store is not None:
+                self._wiring.store.commit(transaction)
+            for occurrence in change.history:
+                log.info("%s", occurrence.happening, extra={"occurrence": occurrence})
+            self._changed = True
+        ready = self._view.self_.ready or self._is_ready()
+        if self._changed or ready != self._view.self_.ready:
+            self._changed = False
+            self._publish(ready=ready, what=bool(change))
+
+    def _flush_positions(self) -> None:
+        """Positions without an effect can wait for the tick: what lies behind them would only be read again."""
+        if self._unsaved.positions and self._wiring.store is not None:
+            transaction, self._unsaved = self._unsaved, Transaction()
+            self._wiring.store.commit(transaction)
+
+    def _publish(self, *, ready: bool, what: bool) -> None:
+        store, view, state = self._wiring.store, self._view, self.state
+        self_view = replace(
+            view.self_,
+            ready=ready,
+            saved=store is not None and store.saved,
+            cut_objects=state.cut_objects,
+        )
+        changed = {
+            "counts": dict(state.counts),
+            "numbers": dict(state.numbers),
+            "problems": tuple(state.problems.values()),
+            "history": tuple(state.history),
+        }
+        sources = tuple(self._sources[name] for name in sorted(self._sources))
+        self._view = replace(
+            view,
+            reasons=state.reasons,
+            hardware=state.hardware,
+            self_=view.self_ if self_view == view.self_ else self_view,
+            sources=sources,
+            **(changed if what or not view.self_.ready else {}),  # type: ignore[arg-type]
+        )
+        self._publish_view(self._view)
+
+    def _all_caught_up(self) -> bool:
+        waiting = [thread for thread in self._threads.values() if thread.thread is not None and thread.thread.is_alive()]
+        return self._queue.empty() and not waiting
+
+    def _is_ready(self) -> bool:
+        late = self._wiring.host.clock.monotonic() - self._started > BACKLOG_SECONDS
+        return late or all(source.caught_up for source in self._sources.values() if source.name in self._threads)
+
+    # -- orders --------------------------------------------------------------------------------------------------------
+
+    def _do_commands(self) -> None:
+        if self._wiring.store is None:
+            return
+        for command in self._wiring.store.commands():
+            ended = self.state.clear(command.reason, command.object, self._moment())
+            self._unsaved.commands[command.id] = ended
+            log.info("cleared by an operator", extra={"reason": command.reason, "object": command.object, "ended": ended})
+
+    def _reload(self) -> None:
+        if self._wiring.load is None:
+            return
+        try:
+            settings, catalog = self._wiring.load()
+        except SettingsError as error:
+            log.error("configuration refused, the old one stays", extra={"why": str(error)})  # noqa: TRY400
+            self._view = replace(self._view, self_=replace(self._view.self_, config_reload_ok=False))
+        else:
+            self._wiring.settings, self._wiring.catalog = settings, catalog
+            self.state.regrade(catalog.reasons, self._moment())
+            self._follow_plan()
+            now = self._wiring.host.clock.now()
+            self_view = replace(self._view.self_, config_reload_ok=True, config_reload_time=now)
+            self._view = replace(self._view, self_=self_view)
+            log.info("configuration reloaded")
+        self._changed = True
+
+    def _log_summary(self) -> None:
+        for source in self._sources.values():
+            if source.state is SourceState.UP:
+                log.info(
+                    "source summary",
+                    extra={
+                        "source": source.name,
+                        "read": source.records,
+                        "matched": source.matched,
+                        "unmatched_driver_lines": source.unmatched_driver_lines,
+                        "lost": source.lost,
+                        "gaps": source.gaps,
+                    },
+                )

@@ -1,0 +1,106 @@
+"""The exporter's own log: one structured line for each thing worth saying, in logfmt or JSON, limited per reason."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from nodehealth.view import Occurrence
+
+MAX_VALUE = 512
+LINES_PER_REASON = 10
+LIMIT_SECONDS = 60.0
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+
+
+def fields(record: logging.LogRecord) -> Iterator[tuple[str, Any]]:
+    """Key and value of everything that a line says."""
+    yield "time", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
+    yield "level", record.levelname.lower()
+    yield "msg", record.getMessage()
+    for key, value in vars(record).items():
+        if key in _STANDARD:
+            continue
+        if isinstance(value, Occurrence):
+            yield from _occurrence(value)
+        elif value is not None and value != "":
+            yield key, value
+    if record.exc_info and record.exc_info[0]:
+        yield "error", logging.Formatter().formatException(record.exc_info)
+
+
+def _occurrence(occurrence: Occurrence) -> Iterator[tuple[str, Any]]:
+    yield "at", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(occurrence.time))
+    for key in ("reason", "severity", "action", "object", "variant", "source", "boot_id", "how", "text"):
+        value = getattr(occurrence, key)
+        if value:
+            yield key, str(value)
+    if occurrence.sequence >= 0:
+        yield "sequence", occurrence.sequence
+    yield "injected", occurrence.injected
+    if occurrence.unsaid:
+        yield "unsaid", occurrence.unsaid
+
+
+class Logfmt(logging.Formatter):
+    """`key=value` pairs; values with spaces, quotes or control characters are quoted and escaped."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line."""
+        return " ".join(f"{key}={_quoted(value)}" for key, value in fields(record))
+
+
+class Json(logging.Formatter):
+    """One JSON object on one line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line."""
+        return json.dumps({key: _plain(value) for key, value in fields(record)}, ensure_ascii=True)
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, bool | int | float) else str(value)[:MAX_VALUE]
+
+
+def _quoted(value: Any) -> str:
+    text = str(value).lower() if isinstance(value, bool) else str(value)[:MAX_VALUE]
+    if text and all(each.isalnum() or each in "-_.:/+@%," for each in text) and text.isascii():
+        return text
+    return json.dumps(text, ensure_ascii=True)
+
+
+class PerReason(logging.Filter):
+    """Lets LINES_PER_REASON findings of one reason through in LIMIT_SECONDS and says how many it held back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._windows: dict[str, list[float]] = {}  # reason: start of the window, lines in it, held back
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the line may be written."""
+        occurrence = getattr(record, "occurrence", None)
+        if not isinstance(occurrence, Occurrence):
+            return True
+        window = self._windows.setdefault(occurrence.reason, [record.created, 0, 0])
+        if record.created - window[0] >= LIMIT_SECONDS:
+            if window[2]:
+                record.suppressed = int(window[2])
+            window[:] = [record.created, 0, 0]
+        window[1] += 1
+        window[2] += window[1] > LINES_PER_REASON
+        return window[1] <= LINES_PER_REASON
+
+
+def set_up(level: str, style: str) -> None:
+    """Write to standard error from now on."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Json() if style == "json" else Logfmt())
+    handler.addFilter(PerReason())
+    logger = logging.getLogger("nodehealth")
+    logger.handlers[:] = [handler]
+    logger.propagate = False
+    logger.setLevel(level.upper())

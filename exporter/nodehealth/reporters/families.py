@@ -1,0 +1,246 @@
+"""Every metric family: its name, type, help, and how it is read from a View.  A public interface: names only change with
+a major version.
+
+One row for each family; `section` says on which part of the View it depends, so that it is rendered again only when that
+part changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from nodehealth.model import Health, Reason, Subsystem
+from nodehealth.numbers import Family
+from nodehealth.view import SourceState, SourceView, View
+
+Sample = tuple[tuple[str, ...], float]
+MAX_OBJECTS = 64
+"""Objects of one reason that are exported; `nodehealth_problem_active` counts those past it too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One family: `kind` is gauge or counter, `read` yields label values and value."""
+
+    name: str
+    kind: str
+    help: str
+    labels: tuple[str, ...]
+    section: Callable[[View], object]
+    read: Callable[[View], Iterable[Sample]]
+
+
+def _self(view: View) -> object:
+    return view.self_
+
+
+def _problems(view: View) -> object:
+    return view.problems, view.reasons, view.hardware, *(source.state for source in view.sources)
+
+
+def _counts(view: View) -> object:
+    return view.counts, view.reasons, view.hardware
+
+
+def _numbers(view: View) -> object:
+    return view.numbers
+
+
+def _sources(view: View) -> object:
+    return view.sources
+
+
+def _gpus(view: View) -> object:
+    return view.gpus
+
+
+def possible_reasons(view: View) -> Iterator[Reason]:
+    """The reasons that can occur on this node."""
+    return (reason for reason in view.reasons.values() if view.possible(reason))
+
+
+def _row(reason: Reason) -> tuple[str, str, str, str]:
+    return reason.subsystem, reason.name, reason.severity, reason.action
+
+
+def _subsystem_healthy(view: View) -> Iterator[Sample]:
+    for subsystem in Subsystem:
+        health = view.health(subsystem)
+        if health not in {None, Health.UNKNOWN}:
+            yield (subsystem,), float(health is not Health.UNHEALTHY)
+
+
+def _subsystem_state(view: View) -> Iterator[Sample]:
+    for subsystem in Subsystem:
+        health = view.health(subsystem)
+        if health is not None:
+            yield from (((subsystem, state), float(state is health)) for state in Health)
+
+
+def _problem_active(view: View) -> Iterator[Sample]:
+    objects: dict[str, set[str]] = {}
+    for problem in view.problems:
+        if problem.active:
+            objects.setdefault(problem.reason.name, set()).add(problem.object)
+    for reason in possible_reasons(view):
+        yield _row(reason), float(len(objects.get(reason.name, ())))
+
+
+def _objects(view: View) -> Iterator[tuple[tuple[str, ...], tuple[str, str, str], bool, bool]]:
+    """Row, (object, gpu, uuid), active and injected of each object of each reason, the active ones first, capped."""
+    gpus = {gpu.pci_bus_id: gpu for gpu in view.gpus}
+    merged: dict[tuple[str, str], tuple[Reason, bool, bool]] = {}
+    for problem in view.problems:
+        key = (problem.reason.name, problem.object)
+        _, active, injected = merged.get(key, (problem.reason, False, True))
+        now = problem.active
+        merged[key] = (problem.reason, active or now, injected and problem.injected if now and active else
+                       problem.injected if now else injected)  # fmt: skip
+    exported: dict[str, int] = {}
+    for (name, object_), (reason, active, injected) in sorted(merged.items(), key=lambda each: (not each[1][1], each[0])):
+        exported[name] = exported.get(name, 0) + 1
+        if exported[name] <= MAX_OBJECTS:
+            gpu = gpus.get(object_)
+            yield _row(reason), (object_, str(gpu.index) if gpu else "", gpu.uuid if gpu else ""), active, injected
+
+
+def _problem_object_active(view: View) -> Iterator[Sample]:
+    for row, (object_, gpu, uuid), active, _ in _objects(view):
+        yield (*row, object_, gpu, uuid, object_ if _is_pci(object_) else ""), float(active)
+
+
+def _is_pci(object_: str) -> bool:
+    return len(object_) >= len("0000:00:00.0") and object_[-2:-1] == "." and object_.count(":") == 2  # noqa: PLR2004
+
+
+def _problem_injected(view: View) -> Iterator[Sample]:
+    for row, (object_, _, _), active, injected in _objects(view):
+        if injected:
+            yield (row[1], object_), float(active)
+
+
+def _problems_total(view: View) -> Iterator[Sample]:
+    for reason in possible_reasons(view):
+        count = view.counts.get(reason.name)
+        yield (reason.subsystem, reason.name), float(count.value if count else 0)
+
+
+def _problem_last_seen(view: View) -> Iterator[Sample]:
+    for reason in possible_reasons(view):
+        if count := view.counts.get(reason.name):
+            yield (reason.subsystem, reason.name), count.last_seen
+
+
+def _number_counts(family: str) -> Callable[[View], Iterator[Sample]]:
+    def read(view: View) -> Iterator[Sample]:
+        return ((key[1:], float(count.value)) for key, count in sorted(view.numbers.items()) if key[0] == family)
+
+    return read
+
+
+def _number_last_seen(family: str) -> Callable[[View], Iterator[Sample]]:
+    def read(view: View) -> Iterator[Sample]:
+        return ((key[1:], count.last_seen) for key, count in sorted(view.numbers.items()) if key[0] == family)
+
+    return read
+
+
+def _number_info(family: Family) -> Callable[[View], Iterator[Sample]]:
+    def read(view: View) -> Iterator[Sample]:
+        for code in sorted({key[2] for key in view.numbers if key[0] == family.name}):
+            number = int(code) if code.isdigit() else -1
+            row = family.table.get(number)
+            severity, action = family.overridden(number, family.class_of(number))
+            yield (code, row.name if row else "", severity, action), 1.0
+
+    return read
+
+
+def _each_source(read: Callable[[SourceView], float | None]) -> Callable[[View], Iterator[Sample]]:
+    """One sample for each source that can exist here."""
+
+    def samples(view: View) -> Iterator[Sample]:
+        for source in view.sources:
+            value = read(source)
+            if value is not None and (source.state is not SourceState.ABSENT or source.records):
+                yield (source.name,), float(value)
+
+    return samples
+
+
+def _xid_source(view: View) -> Iterator[Sample]:
+    serving = next((s.name for s in view.sources if s.state is SourceState.UP and "kmsg" in s.serves), "")
+    if serving and view.gpus:
+        yield ("kernel_log",), 1.0
+
+
+def metrics(families: Iterable[Family]) -> tuple[Metric, ...]:
+    """Every family of the page; `families` are the number tables under the present configuration."""
+    reason_labels = ("subsystem", "reason", "severity", "action")
+    by_name = {family.name: family for family in families}
+    gauge, counter = "gauge", "counter"
+    return (
+        Metric("nodehealth_subsystem_healthy", gauge, "1: observed and nothing critical; 0: something critical; absent: not observed.",
+               ("subsystem",), _problems, _subsystem_healthy),
+        Metric("nodehealth_subsystem_state", gauge, "State of each subsystem; exactly one state is 1.",
+               ("subsystem", "state"), _problems, _subsystem_state),
+        Metric("nodehealth_problem_active", gauge, "Objects that have this problem now.", reason_labels, _problems, _problem_active),
+        Metric("nodehealth_problem_object_active", gauge, "1 for each object that has this problem now.",
+               (*reason_labels, "object", "gpu", "uuid", "pci_bus_id"), lambda view: (view.problems, view.gpus), _problem_object_active),
+        Metric("nodehealth_problem_injected", gauge, "1 while this problem comes from user space and not from a driver.",
+               ("reason", "object"), lambda view: (view.problems, view.gpus), _problem_injected),
+        Metric("nodehealth_problems", counter, "Occurrences of this problem; continues over restarts and reboots.",
+               ("subsystem", "reason"), _counts, _problems_total),
+        Metric("nodehealth_problem_last_seen_timestamp_seconds", gauge, "When this problem last occurred.",
+               ("subsystem", "reason"), _counts, _problem_last_seen),
+        Metric("nodehealth_reason_info", gauge, "The catalog's row of each reason that can occur here.", reason_labels,
+               lambda view: (view.reasons, view.hardware), lambda view: ((_row(reason), 1.0) for reason in possible_reasons(view))),
+        Metric("nodehealth_gpu_xid_errors", counter, "Xid messages of the NVIDIA driver; continues over restarts and reboots.",
+               ("pci_bus_id", "xid"), _numbers, _number_counts("xid")),
+        Metric("nodehealth_gpu_xid_last_seen_timestamp_seconds", gauge, "When this Xid was last seen on this GPU.",
+               ("pci_bus_id", "xid"), _numbers, _number_last_seen("xid")),
+        Metric("nodehealth_xid_info", gauge, "The catalog's row of each Xid that was seen.",
+               ("xid", "name", "severity", "action"), _numbers, _number_info(by_name["xid"])),
+        Metric("nodehealth_nvswitch_sxid_errors", counter, "SXid errors of the NVSwitch driver; continues over restarts and reboots.",
+               ("pci_bus_id", "sxid"), _numbers, _number_counts("sxid")),
+        Metric("nodehealth_nvswitch_sxid_last_seen_timestamp_seconds", gauge, "When this SXid was last seen on this NVSwitch.",
+               ("pci_bus_id", "sxid"), _numbers, _number_last_seen("sxid")),
+        Metric("nodehealth_sxid_info", gauge, "The catalog's row of each SXid that was seen.",
+               ("sxid", "name", "severity", "action"), _numbers, _number_info(by_name["sxid"])),
+        Metric("nodehealth_gpu_xid_source", gauge, "1 for the source that the Xid counter follows.", ("source",), _sources, _xid_source),
+        Metric("nodehealth_gpu_info", gauge, "Identity of each NVIDIA GPU on the PCI bus.", ("gpu", "uuid", "pci_bus_id", "model"), _gpus,
+               lambda view: (((str(gpu.index), gpu.uuid, gpu.pci_bus_id, gpu.model), 1.0) for gpu in view.gpus)),
+        Metric("nodehealth_gpus_expected", gauge, "NVIDIA GPUs on the PCI bus.", (), _gpus,
+               lambda view: [((), float(len(view.gpus)))] if view.gpus else []),
+        Metric("nodehealth_source_up", gauge, "1: the source is being read; 0: it should be there and cannot be read.", ("source",),
+               _sources, _each_source(lambda source: float(source.state is SourceState.UP))),
+        Metric("nodehealth_source_records", counter, "Records read since the exporter started.", ("source",), _sources,
+               _each_source(lambda source: source.records)),
+        Metric("nodehealth_source_matched_records", counter, "Records that a rule recognised since the exporter started.",
+               ("source",), _sources, _each_source(lambda source: source.matched)),
+        Metric("nodehealth_source_lost_records", counter, "Records lost before they could be read; continues over restarts.",
+               ("source",), _sources, _each_source(lambda source: source.lost)),
+        Metric("nodehealth_source_gaps", counter, "Places where an unknown number of records may be lost; continues over restarts.",
+               ("source",), _sources, _each_source(lambda source: source.gaps)),
+        Metric("nodehealth_source_cut_lines", counter, "Lines that were too long and were cut.", ("source",), _sources,
+               _each_source(lambda source: source.cut)),
+        Metric("nodehealth_source_unmatched_driver_lines", counter, "Lines of a known driver that no rule recognised.", ("source",),
+               _sources, _each_source(lambda source: source.unmatched_driver_lines)),
+        Metric("nodehealth_source_errors", counter, "Malformed records and failures to read the source.", ("source",), _sources,
+               _each_source(lambda source: source.errors)),
+        Metric("nodehealth_source_last_record_timestamp_seconds", gauge, "When the last record happened.", ("source",), _sources,
+               _each_source(lambda source: source.last_record)),
+        Metric("nodehealth_objects_cut", counter, 'Objects, devices or numbers that a cap folded into "other".', (), _self,
+               lambda view: [((), float(view.self_.cut_objects))]),
+        Metric("nodehealth_config_last_reload_success", gauge, "Whether the last load of the configuration succeeded.", (), _self,
+               lambda view: [((), float(view.self_.config_reload_ok))]),
+        Metric("nodehealth_state_persistent", gauge, "Whether counters and problems are kept over a restart.", (), _self,
+               lambda view: [((), float(view.self_.persistent))]),
+        Metric("nodehealth_state_saved", gauge, "Whether everything on this page is on disk.", (), _self,
+               lambda view: [((), float(view.self_.saved))]),
+        Metric("nodehealth_start_time_seconds", gauge, "When the exporter started.", (), _self,
+               lambda view: [((), view.self_.started)]),
+        Metric("nodehealth_build_info", gauge, "The running release.", ("version",), _self,
+               lambda view: [((view.self_.version,), 1.0)]),
+    )  # fmt: skip

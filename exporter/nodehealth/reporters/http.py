@@ -1,0 +1,171 @@
+"""The web server: /metrics, /healthz, /livez, /readyz and the status page.
+
+Standard library only.  Every answer comes from memory; a slow or silent client holds one of a bounded number of threads
+for a bounded time and nothing else.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, ClassVar
+
+from nodehealth.reporters import page
+from nodehealth.reporters.metrics import Page, negotiate
+from nodehealth.view import View
+
+MAX_CONNECTIONS = 64
+IDLE_SECONDS = 60.0  # a kept-alive connection of Prometheus rests for one scrape interval
+HEARTBEAT_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a path answers."""
+
+    status: HTTPStatus
+    content_type: str
+    body: bytes
+    compressed: bool = False
+
+
+class Site:
+    """The answers, by path; holds the published View."""
+
+    def __init__(self, metrics: Page, age: Callable[[], float]) -> None:
+        """`age` is how many seconds ago the engine's loop last went round."""
+        self.metrics = metrics
+        self._age = age
+        self._view: View | None = None
+
+    def publish(self, view: View) -> None:
+        """Show this from now on."""
+        self._view = view
+
+    def answer(self, path: str, accept: str, encoding: str) -> Answer:
+        """The answer to a GET."""
+        view = self._view
+        if path == "/metrics":
+            return self._metrics(view, accept, compressed="gzip" in encoding)
+        if path in {"/healthz", "/livez"}:
+            return self._alive()
+        if path == "/readyz":
+            ready = view is not None and view.self_.ready
+            return (
+                _plain(HTTPStatus.OK, "ready") if ready else _plain(HTTPStatus.SERVICE_UNAVAILABLE, "reading the backlog")
+            )
+        if path == "/":
+            return Answer(HTTPStatus.OK, "text/html; charset=utf-8", page.render(view).encode())
+        return _plain(HTTPStatus.NOT_FOUND, "there are / /metrics /healthz /livez /readyz")
+
+    def _metrics(self, view: View | None, accept: str, *, compressed: bool) -> Answer:
+        if view is None or not view.self_.ready:
+            return _plain(
+                HTTPStatus.SERVICE_UNAVAILABLE, "reading the backlog: what was logged before the start is not counted yet"
+            )
+        style = negotiate(accept)
+        return Answer(HTTPStatus.OK, style.content_type, self.metrics.body(view, style, compressed=compressed), compressed)
+
+    def _alive(self) -> Answer:
+        age = self._age()
+        if age > HEARTBEAT_SECONDS:
+            return _plain(HTTPStatus.SERVICE_UNAVAILABLE, f"the main loop has not gone round for {age:.0f} s")
+        return _plain(HTTPStatus.OK, "ok")
+
+
+def _plain(status: HTTPStatus, text: str) -> Answer:
+    return Answer(status, "text/plain; charset=utf-8", f"{text}\n".encode())
+
+
+_NOT_READY = _plain(
+    HTTPStatus.SERVICE_UNAVAILABLE, "reading the backlog: what was logged before the start is not counted yet"
+)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """One connection."""
+
+    site: ClassVar[Site]
+    protocol_version = "HTTP/1.1"
+    server_version = "nodehealth"
+    sys_version = ""
+    timeout = IDLE_SECONDS
+    disable_nagle_algorithm = True  # without it a kept-alive scrape waits 40 ms for a delayed ACK
+    wbufsize = -1  # head and body leave in one segment where they fit
+
+    def do_GET(self) -> None:
+        self._send(with_body=True)
+
+    def do_HEAD(self) -> None:
+        self._send(with_body=False)
+
+    def _send(self, *, with_body: bool) -> None:
+        path = self.path.partition("?")[0]
+        answer = self.site.answer(path, self.headers.get("Accept", ""), self.headers.get("Accept-Encoding", ""))
+        self.send_response(answer.status)
+        self.send_header("Content-Type", answer.content_type)
+        self.send_header("Content-Length", str(len(answer.body)))
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; img-src data:")
+        if answer.compressed:
+            self.send_header("Content-Encoding", "gzip")
+        self.end_headers()
+        if with_body:
+            self.wfile.write(answer.body)
+        self.wfile.flush()
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+        """Say nothing: scrapes are no news."""
+
+
+class Server(ThreadingHTTPServer):
+    """A threading server with a bounded number of connections."""
+
+    daemon_threads = True
+    request_queue_size = 128
+    allow_reuse_address = True
+
+    def __init__(self, host: str, port: int, site: Site) -> None:
+        """Raises OSError where the address cannot be bound."""
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._room = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        super().__init__((host, port), type("Handler", (_Handler,), {"site": site}))
+
+    def server_bind(self) -> None:
+        """Bind, also for IPv4 where the address is the IPv6 wildcard."""
+        if self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve in a thread of its own, or close at once where too many are open."""
+        if not self._room.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve one connection until it ends."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._room.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: a client that goes away is no news."""
+
+    def start(self) -> None:
+        """Serve from a thread."""
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.5}, name="http", daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        """Where a person finds it."""
+        host, port = self.server_address[:2]
+        return f"http://{f'[{host!s}]' if ':' in str(host) else host!s}:{port}/"

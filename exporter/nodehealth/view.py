@@ -1,0 +1,162 @@
+"""What the exporter knows at one moment: immutable, so that a scrape reads it without a lock.
+
+The engine publishes a new View after each committed batch; sections that did not change are the same objects, so a
+reporter renders again only what changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from nodehealth.model import Hardware, Health, Reason, Subsystem
+from nodehealth.sources.host import Gpu
+
+NumberKey = tuple[str, str, str]
+"""Family (`xid`, `sxid`), PCI address, number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """A counter and when it last grew (Unix seconds)."""
+
+    value: int
+    last_seen: float
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A finding that holds, or held within the last hour (`cleared` is then the time of its end)."""
+
+    reason: Reason
+    object: str
+    variant: str
+    since: float
+    last_seen: float
+    source: str
+    text: str
+    boot_id: str
+    sequence: int
+    injected: bool
+    cleared: float | None = None
+
+    @property
+    def active(self) -> bool:
+        """Whether it holds now."""
+        return self.cleared is None
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What tells problems apart."""
+        return self.reason.name, self.object, self.variant
+
+
+class Happening(StrEnum):
+    """What a row of the history tells."""
+
+    FOUND = "found"  # became active, or was seen again after a while
+    SEEN = "seen"  # happened but does not hold (an application's fault, an old line)
+    CLEARED = "cleared"
+
+
+@dataclass(frozen=True, slots=True)
+class Occurrence:
+    """One row of the history; `how` says why a cleared one ended, `unsaid` how many came since the row before."""
+
+    time: float
+    happening: Happening
+    reason: str
+    severity: str
+    action: str
+    object: str
+    variant: str
+    injected: bool
+    source: str
+    boot_id: str
+    sequence: int
+    text: str
+    how: str = ""
+    unsaid: int = 0
+
+
+class SourceState(StrEnum):
+    """The three outcomes of an input, and the time before the first one."""
+
+    STARTING = "starting"
+    UP = "up"
+    DOWN = "down"
+    ABSENT = "absent"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceView:
+    """One input; `detail` says why it is not up, `serves` which streams it delivers."""
+
+    name: str
+    state: SourceState = SourceState.STARTING
+    detail: str = ""
+    required: bool = False
+    serves: frozenset[str] = frozenset()
+    records: int = 0
+    matched: int = 0
+    unmatched_driver_lines: int = 0
+    errors: int = 0
+    cut: int = 0
+    lost: int = 0
+    gaps: int = 0
+    last_record: float | None = None
+    caught_up: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SelfView:
+    """The exporter itself."""
+
+    version: str
+    started: float
+    persistent: bool
+    saved: bool = True
+    ready: bool = False
+    config_reload_ok: bool = True
+    config_reload_time: float = 0.0
+    state_note: str = ""
+    cut_objects: int = 0
+    suppressed_logs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Everything a reporter may show."""
+
+    reasons: Mapping[str, Reason]
+    hardware: frozenset[Hardware]
+    gpus: tuple[Gpu, ...]
+    self_: SelfView
+    counts: Mapping[str, Count] = field(default_factory=dict)
+    numbers: Mapping[NumberKey, Count] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+    sources: tuple[SourceView, ...] = ()
+    history: tuple[Occurrence, ...] = ()
+
+    def possible(self, reason: Reason) -> bool:
+        """Whether the reason can occur on this node at all."""
+        return reason.enabled and (reason.needs is None or reason.needs in self.hardware)
+
+    def health(self, subsystem: Subsystem) -> Health | None:
+        """The state of a subsystem; None where none of its reasons can occur on this node."""
+        reasons = [reason for reason in self.reasons.values() if reason.subsystem is subsystem and self.possible(reason)]
+        if not reasons:
+            return None
+        worst = {p.reason.severity for p in self.problems if p.active and p.reason.subsystem is subsystem}
+        if "critical" in worst:
+            return Health.UNHEALTHY
+        if not self.observed(reasons):
+            return Health.UNKNOWN
+        return Health.DEGRADED if "warning" in worst else Health.HEALTHY
+
+    def observed(self, reasons: list[Reason]) -> bool:
+        """Whether the log streams of these reasons are being read: the kernel log where they ask for it, else any."""
+        wanted = {source for reason in reasons for pattern in reason.patterns for source in pattern.sources}
+        served = {stream for source in self.sources if source.state is SourceState.UP for stream in source.serves}
+        return "kmsg" in served if "kmsg" in wanted else bool(wanted & served)
