@@ -23,7 +23,7 @@ class SourceError(Exception):
 
 
 class Absent(SourceError):
-    """The input cannot exist on this host; `position` is to be stored, so that what appears later is read from its start."""
+    """The input cannot exist on this host; `position` is stored, so that what appears later is read from its start."""
 
     def __init__(self, text: str, position: Position | None = None) -> None:
         super().__init__(text)
