@@ -17,13 +17,14 @@ from nodehealth import settings as configuration
 from nodehealth.catalog import Catalog
 from nodehealth.commands import check, explain, tables
 from nodehealth.commands.serve import ServeError, serve
-from nodehealth.engine import Engine, Wiring
+from nodehealth.engine import Engine
 from nodehealth.model import Reason
 from nodehealth.options import Arguments, UsageError, parse
 from nodehealth.settings import Settings, SettingsError, nearest
 from nodehealth.sources.host import Host
 from nodehealth.store import FILE, LOCK, Lock, Saved, command_result, connect, leave_command, read_history, read_saved
 from nodehealth.view import View
+from nodehealth.wiring import Wiring
 
 OK, FAILED, USAGE = 0, 1, 2
 CLEAR_SECONDS = 5.0

@@ -1,119 +1,35 @@
-"""Drives everything: follower threads, back-off, reading of records, commits, publishing.  Life-cycle is written once.
+"""The core loop: takes batches from the followers, folds them into the state, commits, publishes.
 
-Followers hand batches to one core loop, which alone touches the state.  A batch's effect is on disk before the page shows
-it.  The only broad `except` of the package is here: a fault of ours in a follower is counted, logged and tried again.
+It alone touches the state.  A batch's effect is on disk before the page shows it, and the loop itself never waits for a
+file, a device or, for longer than 50 ms, for the disk.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from queue import Empty, SimpleQueue
 
 from nodehealth import __version__
-from nodehealth.catalog import Catalog, is_driver_line
-from nodehealth.model import KERNEL_LOG, Hardware, Record
-from nodehealth.settings import Settings, SettingsError, Trust
-from nodehealth.sources.follower import Absent, Batch, Down, Follower, Position, Stop
-from nodehealth.sources.host import Host
-from nodehealth.sources.journal import JOURNAL, JournalFollower
-from nodehealth.sources.kmsg import KmsgFollower
-from nodehealth.sources.tail import FileFollower
+from nodehealth.catalog import is_driver_line
+from nodehealth.model import KERNEL_LOG, Record
+from nodehealth.runner import Changed, Runner
+from nodehealth.settings import SettingsError, Trust
+from nodehealth.sources.follower import Batch, Position
 from nodehealth.state import Moment, State
-from nodehealth.store import Saved, Store, Transaction
+from nodehealth.store import Transaction
 from nodehealth.view import SelfView, SourceState, SourceView, View
+from nodehealth.wiring import Wiring, hardware_of, plan
 
 TICK_SECONDS = 1.0
-ABSENT_SECONDS = 2.0
-FIRST_PAUSE_SECONDS = 1.0
-MAX_PAUSE_SECONDS = 60.0
-HEALTHY_SECONDS = 60.0  # a follower that ran so long starts its back-off anew
 BACKLOG_SECONDS = 30.0  # after that the page is shown although the backlog is not read
 SUMMARY_SECONDS = 300.0
 MAX_BATCHES = 64  # handled as one transaction
-QUEUED_BATCHES = 8  # of one follower; then it waits
+RELOAD, WAKE = "reload", "wake"
 
 log = logging.getLogger("nodehealth")
-
-
-@dataclass(frozen=True, slots=True)
-class Changed:
-    """A source is up, down or absent now."""
-
-    source: str
-    state: SourceState
-    detail: str = ""
-    error: bool = False
-    position: Position | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Reload:
-    """Read the configuration again."""
-
-
-Message = Batch | Changed | Reload
-
-
-@dataclass(slots=True)
-class _Thread:
-    """One follower and its thread."""
-
-    follower: Follower
-    stop: Stop
-    room: threading.BoundedSemaphore
-    thread: threading.Thread | None = None
-
-
-@dataclass(slots=True)
-class Wiring:
-    """What the engine works with; `load` reads the configuration again (raises SettingsError)."""
-
-    host: Host
-    settings: Settings
-    catalog: Catalog
-    store: Store | None = None
-    saved: Saved = field(default_factory=Saved)
-    load: Callable[[], tuple[Settings, Catalog]] | None = None
-    note: str = ""
-
-
-def hardware_of(host: Host) -> frozenset[Hardware]:
-    """What the PCI bus proves to be there."""
-    found: set[Hardware] = set()
-    for device in host.pci_devices():
-        kinds = {
-            Hardware.NVIDIA_GPU: device.is_gpu,
-            Hardware.NVSWITCH: device.is_nvswitch,
-            Hardware.NEURON: device.is_neuron,
-            Hardware.EFA: device.is_efa,
-            Hardware.MLX5: device.is_mellanox,
-        }
-        found |= {kind for kind, present in kinds.items() if present}
-    return frozenset(found)
-
-
-def plan(wiring: Wiring, positions: Mapping[str, Position]) -> dict[str, tuple[Follower, frozenset[str]]]:
-    """The followers that the catalog's streams need, by name, and which streams each one serves."""
-    host, disabled = wiring.host, wiring.settings.disabled_sources
-    streams = set(wiring.catalog.streams)
-    journal_streams = {stream for stream in streams if stream.startswith("journal:")}
-    found: dict[str, tuple[Follower, frozenset[str]]] = {}
-    if KERNEL_LOG in streams and KERNEL_LOG not in disabled:
-        kmsg = KmsgFollower(host)
-        if kmsg.probe() and JournalFollower(host, ()).files() and JOURNAL not in disabled:
-            journal_streams.add(KERNEL_LOG)
-        found[KERNEL_LOG] = (kmsg, frozenset({KERNEL_LOG}))
-    if journal_streams and JOURNAL not in disabled:
-        follower = JournalFollower(host, journal_streams, kernel=positions.get(KERNEL_LOG))
-        found[JOURNAL] = (follower, frozenset(journal_streams))
-    for stream in streams:
-        if stream.startswith("file:") and stream not in disabled:
-            found[stream] = (FileFollower(host, stream.removeprefix("file:")), frozenset({stream}))
-    return found
 
 
 class Engine:
@@ -123,8 +39,8 @@ class Engine:
         self._wiring = wiring
         self._publish_view = publish
         self._once = once
-        self._queue: SimpleQueue[Message] = SimpleQueue()
-        self._threads: dict[str, _Thread] = {}
+        self._queue: SimpleQueue[object] = SimpleQueue()
+        self._runners: dict[str, Runner] = {}
         self._stopping = threading.Event()
         self._positions: dict[str, Position] = dict(wiring.saved.positions)
         self._unsaved = Transaction()
@@ -176,27 +92,27 @@ class Engine:
     def stop(self) -> None:
         """End soon; safe to call from a signal handler."""
         self._stopping.set()
-        self._queue.put(Changed("", SourceState.UP))
+        self._queue.put(WAKE)
 
     def reload(self) -> None:
         """Read the configuration again soon; safe to call from a signal handler."""
-        self._queue.put(Reload())
+        self._queue.put(RELOAD)
 
     def _step(self, seconds: float) -> None:
         for message in self._messages(seconds):
             if isinstance(message, Batch):
                 self._take_batch(message)
-            elif isinstance(message, Reload):
-                self._reload()
-            elif message.source in self._sources:
+            elif isinstance(message, Changed):
                 self._take_change(message)
+            elif message is RELOAD:
+                self._reload()
         now = self._wiring.host.clock.monotonic()
         if now - self.heartbeat >= TICK_SECONDS:
             self._tick()
         self.heartbeat = now if now - self.heartbeat >= TICK_SECONDS else self.heartbeat
         self._settle()
 
-    def _messages(self, seconds: float) -> Iterable[Message]:
+    def _messages(self, seconds: float) -> Iterator[object]:
         """What waits, after waiting for the first one."""
         try:
             yield self._queue.get(timeout=seconds)
@@ -215,11 +131,10 @@ class Engine:
             self._log_summary()
 
     def _finish(self) -> None:
-        for each in self._threads.values():
-            each.stop.set()
-        for each in self._threads.values():
-            if each.thread is not None:
-                each.thread.join(1.0)
+        for runner in self._runners.values():
+            runner.stop()
+        for runner in self._runners.values():
+            runner.join()
         for message in self._messages(0.01):
             if isinstance(message, Batch):
                 self._take_batch(message)
@@ -233,17 +148,17 @@ class Engine:
     def _follow_plan(self) -> None:
         """Start what the catalog needs and does not run yet, and end what it no longer needs."""
         wanted = plan(self._wiring, self._positions)
-        for name in [name for name in self._threads if name not in wanted]:
-            self._threads.pop(name).stop.set()
+        for name in [name for name in self._runners if name not in wanted]:
+            self._runners.pop(name).stop()
             del self._sources[name]
         for name, (follower, serves) in wanted.items():
             known = self._sources.get(name)
             if known is not None and known.serves == serves:
                 continue
-            if name in self._threads:
-                self._threads.pop(name).stop.set()
+            if name in self._runners:
+                self._runners.pop(name).stop()
             self._sources[name] = self._source_view(name, serves)
-            self._start(follower)
+            self._runners[name] = Runner(follower, self._positions.get(name), self._queue, once=self._once)
         for name in self._wiring.settings.required_sources:
             if name not in self._sources:
                 self._sources[name] = SourceView(name, SourceState.DOWN, "required, but nothing reads it", required=True)
@@ -257,45 +172,10 @@ class Engine:
             gaps=self._losses.get(("gaps", name), 0),
         )
 
-    def _start(self, follower: Follower) -> None:
-        each = _Thread(follower, Stop(once=self._once), threading.BoundedSemaphore(QUEUED_BATCHES))
-        self._threads[follower.name] = each
-        each.thread = threading.Thread(target=self._follow, args=(each,), name=follower.name[:15], daemon=True)
-        each.thread.start()
-
-    def _follow(self, each: _Thread) -> None:
-        """The life of one follower: run it, and run it again with back-off."""
-        name, position, pause = each.follower.name, self._positions.get(each.follower.name), FIRST_PAUSE_SECONDS
-        last: list[Position | None] = [position]
-
-        def emit(batch: Batch) -> None:
-            if batch.position is not None:
-                last[0] = batch.position
-            while not each.room.acquire(timeout=0.5):
-                if each.stop:
-                    return
-            self._queue.put(batch)
-
-        while not each.stop:
-            began = time.monotonic()
-            try:
-                each.follower.run(last[0], emit, each.stop)
-                wait = 0.0
-            except Absent as absent:
-                last[0] = absent.position or last[0]
-                self._queue.put(Changed(name, SourceState.ABSENT, str(absent), position=absent.position))
-                wait = ABSENT_SECONDS
-            except Exception as error:  # the one place: nothing may end a follower for good
-                if not isinstance(error, Down):
-                    log.exception("follower failed", extra={"source": name})
-                self._queue.put(Changed(name, SourceState.DOWN, str(error) or type(error).__name__, error=True))
-                pause = FIRST_PAUSE_SECONDS if time.monotonic() - began > HEALTHY_SECONDS else pause
-                wait, pause = pause, min(pause * 2, MAX_PAUSE_SECONDS)
-            if each.stop.once or each.stop.wait(wait):
-                return
-
     def _take_change(self, changed: Changed) -> None:
-        source = self._sources[changed.source]
+        source = self._sources.get(changed.source)
+        if source is None:
+            return
         state = changed.state
         if state is SourceState.ABSENT and source.required:
             state = SourceState.DOWN
@@ -311,8 +191,8 @@ class Engine:
     # -- batches -------------------------------------------------------------------------------------------------------
 
     def _take_batch(self, batch: Batch) -> None:
-        running = self._threads.get(batch.source)
-        if running is None or batch.source not in self._sources:
+        runner = self._runners.get(batch.source)
+        if runner is None or batch.source not in self._sources:
             return
         moment = self._moment()
         matched = unmatched = 0
@@ -325,7 +205,7 @@ class Engine:
             self._positions[batch.source] = self._unsaved.positions[batch.source] = batch.position
         if batch.kernel is not None:
             self._positions[KERNEL_LOG] = self._unsaved.positions[KERNEL_LOG] = batch.kernel
-        running.room.release()
+        runner.handled()
 
     def _read(self, record: Record, moment: Moment) -> bool:
         """Fold what the catalog says of one record; whether any rule recognised it."""
@@ -414,12 +294,11 @@ class Engine:
         self._publish_view(self._view)
 
     def _all_caught_up(self) -> bool:
-        waiting = [thread for thread in self._threads.values() if thread.thread is not None and thread.thread.is_alive()]
-        return self._queue.empty() and not waiting
+        return not any(runner.alive for runner in self._runners.values()) and self._queue.empty()
 
     def _is_ready(self) -> bool:
         late = self._wiring.host.clock.monotonic() - self._started > BACKLOG_SECONDS
-        return late or all(source.caught_up for source in self._sources.values() if source.name in self._threads)
+        return late or all(source.caught_up for source in self._sources.values() if source.name in self._runners)
 
     # -- orders --------------------------------------------------------------------------------------------------------
 

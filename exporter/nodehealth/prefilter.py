@@ -32,7 +32,7 @@ def required_literals(regex: str) -> frozenset[str]:
     if parsed.state.flags & re.IGNORECASE:
         raise PatternError("(?i) cannot be used: write the few letters that vary as [Aa]")
     literals = _best(parsed)
-    if not literals or _weight(literals) < MIN_LITERAL:
+    if not literals or min(map(len, literals)) < MIN_LITERAL:
         raise PatternError(f"needs a fixed text of at least {MIN_LITERAL} characters, so that other lines cost nothing")
     return literals
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nodehealth.catalog import Catalog
-from nodehealth.engine import Engine, Wiring, hardware_of
+from nodehealth.engine import Engine
 from nodehealth.model import Hardware
 from nodehealth.reporters.families import metrics
 from nodehealth.reporters.http import Server, Site
@@ -20,6 +20,7 @@ from nodehealth.settings import Settings
 from nodehealth.sources.host import Host
 from nodehealth.store import Lock, Saved, Store, StoreError
 from nodehealth.view import View
+from nodehealth.wiring import Wiring, hardware_of
 
 LOCK_SECONDS = 30.0
 
