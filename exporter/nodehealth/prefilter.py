@@ -1,11 +1,12 @@
 """Literals that a line must contain before a pattern can match it, derived from the parsed pattern.
 
-Looking for some dozen literals with `in` is thirty times cheaper than trying every pattern, and almost every line of a
-healthy node contains none.  Nobody types a literal: a pattern and its literals cannot disagree.
+Looking for some dozen fragments with `in` is many times cheaper than trying every pattern, and almost every line of a
+healthy node passes none of the literals.  Nobody types a literal: a pattern and its literals cannot disagree.
 """
 
 from __future__ import annotations
 
+import heapq
 import re
 from collections.abc import Iterable, Sequence
 from re import _constants as sre  # type: ignore[attr-defined]
@@ -81,33 +82,54 @@ def _inner(operator: Any, argument: Any) -> frozenset[str]:
 
 
 class Prefilter:
-    """Answers for a line which of the patterns may match it."""
+    """Answers for a line which of the patterns may match it.
+
+    Two looks: first for some dozen fragments of GRAM characters of which every literal contains one, then, where a
+    fragment is there, for the literals that it stands for.
+    """
 
     def __init__(self, regexes: Sequence[str]) -> None:
         """Raises PatternError as `required_literals` does."""
         literals = [required_literals(regex) for regex in regexes]
-        kept = _shortest_cover(literals)
-        self._patterns: dict[str, list[int]] = {}
+        patterns: dict[str, list[int]] = {}
         for index, alternatives in enumerate(literals):
             for literal in alternatives:
-                cover = next(short for short in kept if short in literal)
-                owners = self._patterns.setdefault(cover, [])
-                if index not in owners:
-                    owners.append(index)
-        self._literals = tuple(self._patterns)
+                patterns.setdefault(literal, []).append(index)
+        self._grams = tuple(
+            (gram, tuple((literal, tuple(patterns[literal])) for literal in owners))
+            for gram, owners in _cover(patterns).items()
+        )
 
     def candidates(self, text: str) -> list[int]:
         """Indices of the patterns that may match, in their order, each once."""
-        hits = [literal for literal in self._literals if literal in text]
-        if not hits:
-            return hits  # type: ignore[return-value]
-        return sorted({index for literal in hits for index in self._patterns[literal]})
+        found: set[int] = set()
+        for gram, literals in self._grams:
+            if gram in text:
+                for literal, patterns in literals:
+                    if literal in text:
+                        found.update(patterns)
+        return sorted(found) if found else []
 
 
-def _shortest_cover(literals: Iterable[frozenset[str]]) -> list[str]:
-    """Literals such that each given one contains one of them: fewer look-ups for the same answer."""
-    kept: list[str] = []
-    for literal in sorted({each for group in literals for each in group}, key=lambda each: (len(each), each)):
-        if not any(short in literal for short in kept):
-            kept.append(literal)
-    return kept
+def _cover(literals: Iterable[str]) -> dict[str, list[str]]:
+    """A small set of fragments such that every literal contains one, with the literals that each stands for.
+
+    Greedy: the fragment that is in most literals first.  Numbers only shrink, so a heap of old numbers is enough.
+    """
+    owners: dict[str, set[str]] = {}
+    for literal in literals:
+        for start in range(len(literal) - MIN_LITERAL + 1):
+            owners.setdefault(literal[start : start + MIN_LITERAL], set()).add(literal)
+    left = {literal for group in owners.values() for literal in group}
+    heap = [(-len(group), gram) for gram, group in owners.items()]
+    heapq.heapify(heap)
+    chosen: dict[str, list[str]] = {}
+    while left:
+        count, gram = heapq.heappop(heap)
+        owned = owners[gram] & left
+        if len(owned) == -count:
+            chosen[gram] = sorted(owned)
+            left -= owned
+        elif owned:
+            heapq.heappush(heap, (-len(owned), gram))
+    return chosen

@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,9 @@ from nodehealth.view import View
 from nodehealth.wiring import Wiring, hardware_of
 
 LOCK_SECONDS = 30.0
+SWITCH_SECONDS = (
+    0.0005  # how long a scrape's rendering may keep a waiting kernel record from being read; Python's own is 5 ms
+)
 
 log = logging.getLogger("nodehealth")
 
@@ -73,6 +77,7 @@ def serve(
     run.engine = Engine(wiring, _publisher(site, catalog, wiring))
     if run.stopped:
         run.engine.stop()
+    sys.setswitchinterval(SWITCH_SECONDS)
     gc.collect()
     gc.freeze()  # the catalog lives as long as the process: no collection needs to look at it again
     run.engine.run()

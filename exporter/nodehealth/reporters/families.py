@@ -12,11 +12,10 @@ from dataclasses import dataclass
 
 from nodehealth.model import Health, Reason, Subsystem
 from nodehealth.numbers import Family
+from nodehealth.reporters.objects import ObjectRows
 from nodehealth.view import SourceState, SourceView, View
 
 Sample = tuple[tuple[str, ...], float]
-MAX_OBJECTS = 64
-"""Objects of one reason that are exported; `nodehealth_problem_active` counts those past it too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,37 +86,17 @@ def _problem_active(view: View) -> Iterator[Sample]:
         yield _row(reason), float(len(objects.get(reason.name, ())))
 
 
-def _objects(view: View) -> Iterator[tuple[tuple[str, ...], tuple[str, str, str], bool, bool]]:
-    """Row, (object, gpu, uuid), active and injected of each object of each reason, the active ones first, capped."""
-    gpus = {gpu.pci_bus_id: gpu for gpu in view.gpus}
-    merged: dict[tuple[str, str], tuple[Reason, bool, bool]] = {}
-    for problem in view.problems:
-        key = (problem.reason.name, problem.object)
-        _, active, injected = merged.get(key, (problem.reason, False, True))
-        now = problem.active
-        merged[key] = (problem.reason, active or now, injected and problem.injected if now and active else
-                       problem.injected if now else injected)  # fmt: skip
-    exported: dict[str, int] = {}
-    for (name, object_), (reason, active, injected) in sorted(merged.items(), key=lambda each: (not each[1][1], each[0])):
-        exported[name] = exported.get(name, 0) + 1
-        if exported[name] <= MAX_OBJECTS:
-            gpu = gpus.get(object_)
-            yield _row(reason), (object_, str(gpu.index) if gpu else "", gpu.uuid if gpu else ""), active, injected
+_ROWS = ObjectRows()
 
 
 def _problem_object_active(view: View) -> Iterator[Sample]:
-    for row, (object_, gpu, uuid), active, _ in _objects(view):
-        yield (*row, object_, gpu, uuid, object_ if _is_pci(object_) else ""), float(active)
-
-
-def _is_pci(object_: str) -> bool:
-    return len(object_) >= len("0000:00:00.0") and object_[-2:-1] == "." and object_.count(":") == 2  # noqa: PLR2004
+    for row in _ROWS.of(view):
+        gpu, uuid = (str(row.gpu.index), row.gpu.uuid) if row.gpu else ("", "")
+        yield (*_row(row.reason), row.object, gpu, uuid, row.pci_bus_id), float(row.active)
 
 
 def _problem_injected(view: View) -> Iterator[Sample]:
-    for row, (object_, _, _), active, injected in _objects(view):
-        if injected:
-            yield (row[1], object_), float(active)
+    return (((row.reason.name, row.object), float(row.active)) for row in _ROWS.of(view) if row.injected)
 
 
 def _problems_total(view: View) -> Iterator[Sample]:
@@ -134,14 +113,14 @@ def _problem_last_seen(view: View) -> Iterator[Sample]:
 
 def _number_counts(family: str) -> Callable[[View], Iterator[Sample]]:
     def read(view: View) -> Iterator[Sample]:
-        return ((key[1:], float(count.value)) for key, count in sorted(view.numbers.items()) if key[0] == family)
+        return ((key[1:], float(count.value)) for key, count in view.numbers.items() if key[0] == family)
 
     return read
 
 
 def _number_last_seen(family: str) -> Callable[[View], Iterator[Sample]]:
     def read(view: View) -> Iterator[Sample]:
-        return ((key[1:], count.last_seen) for key, count in sorted(view.numbers.items()) if key[0] == family)
+        return ((key[1:], count.last_seen) for key, count in view.numbers.items() if key[0] == family)
 
     return read
 

@@ -1,7 +1,8 @@
 """Renders a View as a Prometheus page.  The only importer of prometheus_client.
 
-A family is rendered again only when the section of the View that it reads is another object; everything else is bytes
-that wait.  Rendering happens in the thread of the scrape, on an immutable View, without touching the engine.
+A family is looked at again only when the section of the View that it reads is another object, and of that family only
+the samples that changed are rendered; everything else is bytes that wait.  Rendering happens in the thread of the scrape,
+on an immutable View, without touching the engine.
 """
 
 from __future__ import annotations
@@ -53,29 +54,42 @@ class _One(Collector):
 
 
 class _Part:
-    """One family's rendered bytes in one format."""
+    """One family in one format: each sample's line is kept and rendered again only when its value changed."""
 
     def __init__(self, metric: Metric, style: Format) -> None:
         self._metric = metric
         self._format = style
         self._section: object = None
-        self._bytes = b""
+        self._head = b""
+        self._lines: dict[tuple[str, ...], tuple[float, bytes]] = {}
+        self._body = b""
 
     def body(self, view: View) -> bytes:
         section = self._metric.section(view)
         if not _same(section, self._section):
             self._section = section
-            self._bytes = self._render(view)
-        return self._bytes
+            self._body = self._join(dict(self._metric.read(view)))
+        return self._body
 
-    def _render(self, view: View) -> bytes:
+    def _join(self, samples: dict[tuple[str, ...], float]) -> bytes:
+        kept = {labels: line for labels, line in self._lines.items() if samples.get(labels) == line[0]}
+        self._render({labels: value for labels, value in samples.items() if labels not in kept}, kept)
+        self._lines = kept
+        return self._head + b"".join([kept[labels][1] for labels in samples]) if samples else b""
+
+    def _render(self, samples: dict[tuple[str, ...], float], into: dict[tuple[str, ...], tuple[float, bytes]]) -> None:
+        """Have prometheus_client render these samples: HELP, TYPE, then one line for each."""
+        if not samples:
+            return
         kind = CounterMetricFamily if self._metric.kind == "counter" else GaugeMetricFamily
         family = kind(self._metric.name, self._metric.help, labels=self._metric.labels)
-        for labels, value in self._metric.read(view):
+        for labels, value in samples.items():
             family.add_metric(labels, value)
-        if not family.samples:
-            return b""
-        return self._format.render(_One(family)).removesuffix(self._format.end)
+        rendered = self._format.render(_One(family)).removesuffix(self._format.end)
+        *head, lines = rendered.split(b"\n", 2)
+        self._head = b"".join(line + b"\n" for line in head)
+        for (labels, value), line in zip(samples.items(), lines.split(b"\n"), strict=False):
+            into[labels] = (value, line + b"\n")
 
 
 def _same(new: object, old: object) -> bool:
