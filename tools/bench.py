@@ -188,7 +188,8 @@ def memory_and_idle(seconds: float) -> Callable[[], Iterator[Figure]]:
 
 def bare() -> int:
     """PSS in KiB of the least process that could serve metrics in Python."""
-    code = "import psutil, prometheus_client as p, time; p.start_http_server(0, addr='127.0.0.1'); print('up', flush=True); time.sleep(60)"
+    serve = "import psutil, prometheus_client as p, time; p.start_http_server(0, addr='127.0.0.1')"
+    code = f"{serve}; print('up', flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         child.stdout.readline()
