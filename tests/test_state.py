@@ -374,3 +374,15 @@ def test_every_change_is_noted_for_the_disk(clears: tuple[object, ...]) -> None:
     assert not state.take_change()
     state.clear("Made", None, Moment(11.0, 11.0))
     assert state.take_change().problems["Made", "sda", ""].cleared == 11.0  # type: ignore[union-attr]
+
+
+def test_a_reset_that_nvsentinel_reports_by_uuid_ends_that_gpu() -> None:
+    uuid = "GPU-12345678-1234-5678-9abc-def012345678"
+    node = Node(uuids={GPU: uuid})
+    node.line(xid(48))
+    node.line(xid(48, address="0000:5e:00"))
+    record = Record("journal", ("journal:nvsentinel-gpu-reset",), f"GPU reset executed: {uuid}", node.moment.now, node.now)
+    for match in node.catalog.read(record):
+        for event in match.events:
+            node.state.apply(event, record, node.moment)
+    assert node.active() == {("NvidiaXIDError", "0000:5e:00.0", "48")}

@@ -134,7 +134,7 @@ class Catalog:
 
 def is_driver_line(text: str) -> bool:
     """Whether a driver that this exporter knows printed the line."""
-    return unwrap(text).startswith(DRIVER_PREFIXES)
+    return any(prefix in text for prefix in DRIVER_PREFIXES) and unwrap(text).startswith(DRIVER_PREFIXES)
 
 
 def findings(matches: Iterable[Match]) -> list[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import signal
@@ -33,17 +34,25 @@ CLEAR_SECONDS = 5.0
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command and exit with its status."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    _accept_any_text()
     try:
         status = run(sys.argv[1:] if argv is None else argv)
     except (UsageError, SettingsError) as error:
         print(f"nodehealth: {error}", file=sys.stderr)
         status = USAGE
-    except (ServeError, sqlite3.Error) as error:
+    except (ServeError, sqlite3.Error, OSError) as error:
         print(f"nodehealth: {error}", file=sys.stderr)
         status = FAILED
     except KeyboardInterrupt:
         status = 128 + signal.SIGINT
     sys.exit(status)
+
+
+def _accept_any_text() -> None:
+    """Log lines hold any bytes: what is no text is replaced on the way in and escaped on the way out."""
+    for stream, errors in ((sys.stdin, "replace"), (sys.stdout, "backslashreplace")):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=errors)
 
 
 def run(argv: Sequence[str]) -> int:
@@ -87,16 +96,21 @@ def _check(arguments: Arguments) -> int:
     logging.getLogger("nodehealth").setLevel(logging.CRITICAL)
     settings, catalog = _load(arguments)
     views: list[View] = []
-    saved = _saved(Path(arguments.state_path) / FILE, catalog)
+    saved = _saved(arguments, catalog)
     Engine(Wiring(_host(arguments), settings, catalog, saved=saved), views.append, once=True).run()
     print(check.as_json(views[-1]) if arguments.json else check.as_text(views[-1]))
     return check.status(views[-1])
 
 
-def _saved(database: Path, catalog: Catalog) -> Saved:
-    """What an exporter stored, read only; nothing where there is none."""
-    if not database.exists():
+def _saved(arguments: Arguments, catalog: Catalog) -> Saved:
+    """What an exporter stored, read only; nothing where there is none or it may not be read."""
+    try:
+        return _read_saved(_database(arguments, "no state"), catalog)
+    except (ServeError, sqlite3.Error, OSError):
         return Saved()
+
+
+def _read_saved(database: Path, catalog: Catalog) -> Saved:
     connection = connect(database, read_only=True)
     try:
         return read_saved(connection, catalog.reasons)
@@ -105,14 +119,17 @@ def _saved(database: Path, catalog: Catalog) -> Saved:
 
 
 def _explain(arguments: Arguments) -> int:
-    _, catalog = _load(arguments)
+    settings, catalog = _load(arguments)
     host = _host(arguments)
     if arguments.source and arguments.source not in catalog.streams:
         raise UsageError(f'--source: no rule reads "{arguments.source}"{nearest(arguments.source, catalog.streams)}')
     lines = sys.stdin if arguments.line == "-" else [arguments.line]
     for line in lines:
         found = explain.explain(line.rstrip("\n"), catalog, arguments.source)
-        print(explain.as_json(found) if arguments.json else explain.as_text(found, host), flush=True)
+        print(
+            explain.as_json(found) if arguments.json else explain.as_text(found, host, settings.trust_user_records),
+            flush=True,
+        )
     return OK
 
 
@@ -123,12 +140,10 @@ def _reasons(arguments: Arguments) -> int:
 
 
 def _events(arguments: Arguments) -> int:
-    database = Path(arguments.state_path) / FILE
-    if not database.exists():
-        raise ServeError(f"no history: there is no {database}; has an exporter run with this --state.path?")
+    database = _database(arguments, "no history")
     connection = connect(database, read_only=True)
     try:
-        rows = read_history(connection, max(arguments.limit, 1))
+        rows = read_history(connection, arguments.limit)
     finally:
         connection.close()
     for row in tables.events(rows, as_json=arguments.json):
@@ -136,11 +151,19 @@ def _events(arguments: Arguments) -> int:
     return OK
 
 
-def _clear(arguments: Arguments) -> int:
-    reason = _reason(arguments)
+def _database(arguments: Arguments, lack: str) -> Path:
+    """The state of an exporter that ran here.  Raises ServeError where there is none."""
+    if not arguments.state_path:
+        raise ServeError(f"{lack}: --state.path is empty")
     database = Path(arguments.state_path) / FILE
     if not database.exists():
-        raise ServeError(f"nothing to clear: there is no {database}; has an exporter run with this --state.path?")
+        raise ServeError(f"{lack}: there is no {database}; has an exporter run with this --state.path?")
+    return database
+
+
+def _clear(arguments: Arguments) -> int:
+    reason = _reason(arguments)
+    database = _database(arguments, "nothing to clear")
     object_ = pci.normalise(arguments.object) if arguments.object else None
     command = leave_command(database, reason.name, object_)
     if not _is_running(database.with_name(LOCK)):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from queue import Empty, SimpleQueue
 
@@ -17,7 +17,8 @@ from nodehealth.catalog import is_driver_line
 from nodehealth.model import KERNEL_LOG, Record
 from nodehealth.runner import Changed, Runner
 from nodehealth.settings import SettingsError, Trust
-from nodehealth.sources.follower import Batch, Position
+from nodehealth.sources.follower import Batch, Follower, Position
+from nodehealth.sources.host import Gpu
 from nodehealth.state import Moment, State
 from nodehealth.store import Transaction
 from nodehealth.view import SelfView, SourceState, SourceView, View
@@ -51,18 +52,19 @@ class Engine:
         self._started = clock.monotonic()
         self._summary_due = self._started + SUMMARY_SECONDS
         self.heartbeat = self._started
-        self.state = self._state()
         gpus = tuple(wiring.host.gpus())
+        self.state = self._state(gpus)
         self_view = SelfView(__version__, clock.now(), persistent=wiring.store is not None, state_note=wiring.note)
         self._view = View(wiring.catalog.reasons, self.state.hardware, gpus, self_view)
 
-    def _state(self) -> State:
+    def _state(self, gpus: Iterable[Gpu]) -> State:
         host, saved, settings = self._wiring.host, self._wiring.saved, self._wiring.settings
         state = State(
             self._wiring.catalog.reasons,
             boot_id=host.boot_id,
             devices=[device.address for device in host.pci_devices()],
             hardware=hardware_of(host),
+            uuids={gpu.pci_bus_id: gpu.uuid for gpu in gpus if gpu.uuid},
             first_start=saved.fresh,
             backlog_max_age=settings.backlog_max_age,
         )
@@ -147,26 +149,34 @@ class Engine:
 
     def _follow_plan(self) -> None:
         """Start what the catalog needs and does not run yet, and end what it no longer needs."""
-        wanted = plan(self._wiring, self._positions)
-        for name in [name for name in self._runners if name not in wanted]:
-            self._runners.pop(name).stop()
+        planned = plan(self._wiring, self._positions)
+        for name in set(self._sources) - set(planned.followers):
             del self._sources[name]
-        for name, (follower, serves) in wanted.items():
-            known = self._sources.get(name)
-            if known is not None and known.serves == serves:
-                continue
             if name in self._runners:
                 self._runners.pop(name).stop()
-            self._sources[name] = self._source_view(name, serves)
-            self._runners[name] = Runner(follower, self._positions.get(name), self._queue, once=self._once)
+        for name, (follower, serves) in planned.followers.items():
+            known = self._sources.get(name)
+            if known is None or known.serves != serves:
+                self._exchange(follower, serves)
+        for name, why in planned.replaced.items():
+            self._sources[name] = replace(self._source_view(name, frozenset()), state=SourceState.ABSENT, detail=why)
+            log.info("source is replaced", extra={"source": name, "why": why})
         for name in self._wiring.settings.required_sources:
-            if name not in self._sources:
-                self._sources[name] = SourceView(name, SourceState.DOWN, "required, but nothing reads it", required=True)
+            known = self._sources.get(name) or SourceView(name, detail="required, but nothing reads it")
+            absent = name not in planned.followers
+            self._sources[name] = replace(known, required=True, state=SourceState.DOWN if absent else known.state)
+
+    def _exchange(self, follower: Follower, serves: frozenset[str]) -> None:
+        """Run this follower instead of the one with its name."""
+        name = follower.name
+        if name in self._runners:
+            self._runners.pop(name).stop()
+        self._sources[name] = self._source_view(name, serves)
+        self._runners[name] = Runner(follower, self._positions.get(name), self._queue, once=self._once)
 
     def _source_view(self, name: str, serves: frozenset[str]) -> SourceView:
         return SourceView(
             name,
-            required=name in self._wiring.settings.required_sources,
             serves=serves,
             lost=self._losses.get(("lost", name), 0),
             gaps=self._losses.get(("gaps", name), 0),
@@ -255,7 +265,8 @@ class Engine:
             if self._wiring.store is not None:
                 self._wiring.store.commit(transaction)
             for occurrence in change.history:
-                log.info("%s", occurrence.happening, extra={"occurrence": occurrence})
+                uuid = self.state.uuids.get(occurrence.object)
+                log.info("%s", occurrence.happening, extra={"occurrence": occurrence, "uuid": uuid})
             self._changed = True
         ready = self._view.self_.ready or self._is_ready()
         if self._changed or ready != self._view.self_.ready:

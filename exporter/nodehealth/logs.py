@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from nodehealth.pci import is_pci_address
 from nodehealth.view import Occurrence
 
 MAX_VALUE = 512
@@ -30,7 +31,8 @@ def fields(record: logging.LogRecord) -> Iterator[tuple[str, Any]]:
         elif value is not None and value != "":
             yield key, value
     if record.exc_info and record.exc_info[0]:
-        yield "error", logging.Formatter().formatException(record.exc_info)
+        yield "error", f"{record.exc_info[0].__name__}: {record.exc_info[1]}"
+        yield "traceback", logging.Formatter().formatException(record.exc_info)[-MAX_VALUE:]
 
 
 def _occurrence(occurrence: Occurrence) -> Iterator[tuple[str, Any]]:
@@ -41,6 +43,8 @@ def _occurrence(occurrence: Occurrence) -> Iterator[tuple[str, Any]]:
             yield key, str(value)
     if occurrence.sequence >= 0:
         yield "sequence", occurrence.sequence
+    if is_pci_address(occurrence.object):
+        yield "pci_bus_id", occurrence.object
     yield "injected", occurrence.injected
     if occurrence.unsaid:
         yield "unsaid", occurrence.unsaid
@@ -59,7 +63,7 @@ class Json(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """One line."""
-        return json.dumps({key: _plain(value) for key, value in fields(record)}, ensure_ascii=True)
+        return _escaped({key: _plain(value) for key, value in fields(record)})
 
 
 def _plain(value: Any) -> Any:
@@ -70,7 +74,12 @@ def _quoted(value: Any) -> str:
     text = str(value).lower() if isinstance(value, bool) else str(value)[:MAX_VALUE]
     if text and all(each.isalnum() or each in "-_.:/+@%," for each in text) and text.isascii():
         return text
-    return json.dumps(text, ensure_ascii=True)
+    return _escaped(text)
+
+
+def _escaped(value: Any) -> str:
+    """JSON in printable ASCII: what a log or a device says cannot move a terminal's cursor or begin a line."""
+    return json.dumps(value, ensure_ascii=True).replace("\x7f", "\\u007f")
 
 
 class PerReason(logging.Filter):

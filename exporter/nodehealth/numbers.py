@@ -17,6 +17,7 @@ from nodehealth.model import (
     REBOOT,
     Action,
     Clear,
+    Escalation,
     Event,
     Example,
     Finding,
@@ -32,6 +33,7 @@ from nodehealth.model import (
 from nodehealth.wrapper import unwrap
 
 Class = tuple[Severity, Action]
+_UNKNOWN_CODE = -1  # stands for every number that no table has
 
 REMEDIES: Mapping[Action, str] = {
     Action.NONE: "Nothing to do now; look at it together with other findings on the same device.",
@@ -129,16 +131,22 @@ class Family:
             return built_in
         return override.severity or built_in[0], override.action or built_in[1]
 
+    def before_repetition(self, code: int, built_in: Class) -> Class:
+        """The class of a number that has to repeat first: never more severe than a warning until it has."""
+        override = self.overrides.get(code)
+        if override is None or override.repetition is None:
+            return self.overridden(code, built_in)
+        severity, action = built_in
+        return Severity.WARNING if severity is Severity.CRITICAL else severity, action
+
     def reason_name(self, severity: Severity, action: Action) -> str:
         """`NvidiaXIDError` for the plain action of a severity, `NvidiaXIDErrorRebootNode` for another."""
         suffix = "" if self.plain[severity] is action else "".join(word.capitalize() for word in action.split("_"))
         return f"{self.stem}{_STEMS[severity]}{suffix}"
 
-    def reasons(self, spoken: Iterable[Class], pattern: Pattern) -> Iterator[Reason]:
-        """One reason for each class that a number or a line's own words (`spoken`) can have."""
-        classes = {self.class_of(code) for code in self.table} | {self.unknown} | set(spoken)
-        classes |= {self.overridden(code, self.class_of(code)) for code in self.overrides}
-        for severity, action in sorted(classes):
+    def reasons(self, spoken: Callable[[int], Iterable[Class]], pattern: Pattern) -> Iterator[Reason]:
+        """One reason for each class that a number, the words of a line (`spoken`) or the configuration can give."""
+        for severity, action in sorted(self._classes(spoken)):
             yield Reason(
                 name=self.reason_name(severity, action),
                 subsystem=Subsystem.ACCELERATED_HARDWARE,
@@ -152,6 +160,32 @@ class Family:
                 needs=self.needs,
                 family=self.name,
             )
+
+    def _classes(self, spoken: Callable[[int], Iterable[Class]]) -> set[Class]:
+        found: set[Class] = set()
+        for code in {*self.table, *self.overrides, _UNKNOWN_CODE}:
+            for built_in in (self.class_of(code), *spoken(code)):
+                found |= {self.overridden(code, built_in), self.before_repetition(code, built_in)}
+        return found
+
+
+class NumberReader:
+    """What the readers of both families share: the family, its reasons, and the configuration's say."""
+
+    def __init__(self, family: Family, reasons: Mapping[str, Reason]) -> None:
+        self._family = family
+        self._reasons = reasons
+
+    def _reason(self, graded: Class) -> Reason:
+        return self._reasons[self._family.reason_name(*graded)]
+
+    def _grade(self, code: int, built_in: Class) -> tuple[Class, Escalation | None]:
+        """The class of one message, and what it becomes by repeating."""
+        graded = self._family.overridden(code, built_in)
+        override = self._family.overrides.get(code)
+        if override is None or override.repetition is None:
+            return graded, None
+        return self._family.before_repetition(code, built_in), Escalation(override.repetition, self._reason(graded))
 
 
 def with_examples(
@@ -175,7 +209,8 @@ def with_examples(
 def believed(spoken: Severity | None, table: Class) -> Class:
     """The class of a line that says Fatal or Non-fatal itself: its word wins over the table.
 
-    Where the two disagree the table's action belongs to another error of the same number, so somebody has to look.
+    Where the two disagree the table's action belongs to another error of the same number: a fatal one then needs somebody
+    to look at it, one that is not fatal needs nothing.
     """
     severity, action = table
     if spoken is None:

@@ -48,8 +48,8 @@ OPTIONS = (
     Option("config.file", "configuration (YAML); SIGHUP reads it again", "", "FILE"),
     Option("path.rootfs", "root of the host's files, /host in a container", "/", "DIRECTORY"),
     Option("state.path", "directory that keeps counters and problems over restarts", DEFAULT_STATE, "DIRECTORY"),
-    Option("log.level", "least important lines to write", "info", "LEVEL", LEVELS),
-    Option("log.format", "form of the exporter's own log on standard error", "logfmt", "FORMAT", FORMATS),
+    Option("log.level", "least important lines of the exporter's own log", "info", "LEVEL", LEVELS),
+    Option("log.format", "form of that log, which goes to standard error", "logfmt", "FORMAT", FORMATS),
 )
 SERVE_OPTIONS = (Option("web.listen-address", "address and port of the web server", DEFAULT_ADDRESS, "HOST:PORT"),)
 
@@ -66,11 +66,18 @@ class Arguments:
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse with errors that name the nearest option."""
+    """argparse with errors that name the nearest option of the command that was given."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Refuse what this command does not know here, where its own options are known."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
 
     def error(self, message: str) -> NoReturn:
         found = re.search(r"unrecognized arguments: (\S+)", message) or re.search(r"invalid choice: '([^']*)'", message)
-        near = difflib.get_close_matches(found[1].partition("=")[0], self._words(), n=1, cutoff=0.4) if found else []
+        near = difflib.get_close_matches(found[1].partition("=")[0], self._words(), n=1, cutoff=0.6) if found else []
         raise UsageError(f"{message}{f'; did you mean {near[0]}?' if near else ''} (see {self.prog} --help)")
 
     def _words(self) -> list[str]:
@@ -78,52 +85,95 @@ class _Parser(argparse.ArgumentParser):
         return words + [str(choice) for action in self._actions for choice in action.choices or ()]
 
 
+_EPILOG = "Every option is also an environment variable: --state.path is NODEHEALTH_STATE_PATH."
+_EXPLAIN = """\
+nodehealth explain "NVRM: Xid (PCI:0000:3b:00): 79, GPU has fallen off the bus."
+dmesg | nodehealth explain -     one answer for each line, in order
+"""
+_CLEAR = """\
+nodehealth clear NvidiaXIDError                end it on every GPU
+nodehealth clear NvidiaXIDError 0000:3b:00.0   end it on this GPU alone
+"""
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    common = _parent((*OPTIONS, *SERVE_OPTIONS))
+    common, serving = _parent(OPTIONS), _parent(SERVE_OPTIONS)
     main = _Parser(
         prog="nodehealth",
         description="Says whether this node can still be trusted with work, why not, and what to do.",
-        epilog="Every option is also an environment variable: --state.path is NODEHEALTH_STATE_PATH.",
-        parents=[common],
+        epilog=_EPILOG,
+        parents=[common, serving],
         allow_abbrev=False,
     )
     main.add_argument("--version", action="version", version=f"nodehealth {__version__}")
-    commands = main.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
-    add = _Adder(commands, common)
-    add("serve", "run the exporter (the default)")
-    add("check", "look once at everything: exit 0 healthy, 1 unhealthy, 3 not observed", json=True)
-    explain = add("explain", "say which reason a log line matches and what it would do", json=True)
-    explain.add_argument("--source", help="try only this source's rules: kmsg, journal:UNIT or file:PATH")
-    explain.add_argument("line", nargs="?", default="-", metavar="LINE|-", help="a line in any wrapper; - reads many")
-    add("reasons", "list the catalog", json=True)
-    events = add("events", "list what happened, from the stored history", json=True)
-    events.add_argument("--limit", type=int, default=50, metavar="N", help="the last N rows (default 50)")
-    clear = add("clear", "end a problem by hand; the running exporter does it within 2 s")
-    clear.add_argument("reason", metavar="REASON", help="name of the reason")
-    clear.add_argument("object", metavar="OBJECT", nargs="?", help="only on this device (default: everywhere)")
+    add = _Adder(main.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser), common)
+    add("serve", "run the exporter (the default)", parents=[serving])
+    add("check", "look once at everything: exit 0 healthy, 1 unhealthy, 3 not observed", json="one object")
+    explain = add(
+        "explain",
+        "say which reason a log line matches and what it would do",
+        json="one object for each line",
+        examples=_EXPLAIN,
+    )
+    explain.add_argument(
+        "--source",
+        metavar="SOURCE",
+        help="try the rules of this source alone: kmsg, journal:UNIT or file:PATH (default: of all)",
+    )
+    explain.add_argument(
+        "line",
+        nargs="?",
+        default="-",
+        metavar="LINE|-",
+        help="a line as any tool printed it; - reads lines from standard input",
+    )
+    add("reasons", "list the catalog: everything that can be found, and what to do then", json="one object for each reason")
+    events = add("events", "list what happened, oldest first, from the stored history", json="one object for each event")
+    events.add_argument("--limit", type=_rows, default=50, metavar="N", help="only the last N (default 50)")
+    clear = add("clear", "end a problem by hand; the running exporter does it within 2 s", examples=_CLEAR)
+    clear.add_argument("reason", metavar="REASON", help="name of the reason, as `nodehealth check` shows it")
+    clear.add_argument("object", metavar="OBJECT", nargs="?", help="only on this device (default: on every one)")
     return main
 
 
+def _rows(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f'"{text}" is no whole number of at least 1')
+    return int(text)
+
+
 class _Adder:
+    """Adds commands that share the common options."""
+
     def __init__(self, commands: Any, common: argparse.ArgumentParser) -> None:
         self._commands = commands
         self._common = common
 
-    def __call__(self, name: str, text: str, *, json: bool = False) -> argparse.ArgumentParser:
+    def __call__(
+        self, name: str, text: str, *, json: str = "", examples: str = "", parents: Sequence[argparse.ArgumentParser] = ()
+    ) -> argparse.ArgumentParser:
         made: argparse.ArgumentParser = self._commands.add_parser(
-            name, help=text, description=f"{text[0].upper()}{text[1:]}.", parents=[self._common], allow_abbrev=False
+            name,
+            help=text,
+            description=f"{text[0].upper()}{text[1:]}.",
+            epilog=f"{examples}\n{_EPILOG}" if examples else _EPILOG,
+            parents=[self._common, *parents],
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         if json:
-            made.add_argument("--json", action="store_true", help="JSON instead of a table")
+            made.add_argument("--json", action="store_true", help=f"print JSON, {json}, instead of text")
         return made
 
 
 def _parent(options: Sequence[Option]) -> argparse.ArgumentParser:
     parent = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     for option in options:
+        choices = f": {', '.join(option.choices)}" if option.choices else ""
         default = f" (default {option.default})" if option.default else ""
-        parent.add_argument(f"--{option.name}", dest=option.key, metavar=option.metavar, help=f"{option.help}{default}")
+        text = f"{option.help}{choices}{default}"
+        parent.add_argument(f"--{option.name}", dest=option.key, metavar=option.metavar, help=text)
     return parent
 
 

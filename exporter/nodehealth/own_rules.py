@@ -40,8 +40,11 @@ def compile_linear(key: str, pattern: str) -> Any:
         options = re2.Options()
         options.log_errors = False
         return re2.compile(pattern, options)
-    except (PatternError, re2.error) as error:
+    except PatternError as error:
         raise SettingsError(f"{key}: {error}") from error
+    except re2.error as error:
+        why = error.args[0].decode("utf-8", "replace") if isinstance(error.args[0], bytes) else str(error)
+        raise SettingsError(f"{key}: not a pattern of google-re2: {why}") from error
 
 
 def reasons(rules: Iterable[RuleSettings]) -> Iterator[Reason]:
@@ -82,6 +85,8 @@ def _reason(key: str, rule: RuleSettings) -> Reason:
 
 def _pattern(key: str, source: str, regex: str, examples: tuple[str, ...], lookalikes: tuple[str, ...]) -> Pattern:
     compiled = compile_linear(key, regex)
+    if not examples:
+        raise SettingsError(f"{key}: needs at least one example, a line that it must match")
     for line in examples:
         if not compiled.search(unwrap(line)):
             raise SettingsError(f"{key}: does not match its own example {line!r}")

@@ -20,3 +20,8 @@ def normalise(address: str) -> str:
         return address
     domain, bus, device, function = match.groups()
     return f"{int(domain or '0', 16):04x}:{bus}:{device}.{function or '0'}"
+
+
+def is_pci_address(text: str) -> bool:
+    """Whether it is an address in the sysfs form."""
+    return text[-2:-1] == "." and _PARTS.match(text) is not None

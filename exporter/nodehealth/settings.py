@@ -76,16 +76,21 @@ class Settings:
 
 T = TypeVar("T")
 Parser = Callable[[str, Any], T]
+MAX_LISTED = 20  # valid words in a message; a longer list helps nobody
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)\Z")
 _SOURCE = re.compile(r"kmsg\Z|journal:[\w@.:-]{1,128}\Z|file:/[^\0]{1,1024}\Z")
 
 
 def nearest(word: str, valid: Iterable[str]) -> str:
-    """`; did you mean "x"?` for the nearest valid word, else the list of all."""
-    words = sorted(valid)
-    close = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
-    return f'; did you mean "{close[0]}"?' if close else f"; valid: {', '.join(words)}"
+    """`; did you mean "x"?` for the nearest valid word, else all of them or, of many, the three nearest."""
+    words = {each.lower(): each for each in sorted(valid)}
+    if close := difflib.get_close_matches(word.lower(), words, n=1, cutoff=0.5):
+        return f'; did you mean "{words[close[0]]}"?'
+    if len(words) <= MAX_LISTED:
+        return f"; valid: {', '.join(words.values())}"
+    close = difflib.get_close_matches(word.lower(), words, n=3, cutoff=0.0)
+    return f"; the nearest of {len(words)}: {', '.join(words[each] for each in close)}"
 
 
 def duration(key: str, value: Any) -> float:
@@ -94,6 +99,14 @@ def duration(key: str, value: Any) -> float:
     if match is None:
         raise SettingsError(f'{key}: "{value}" is no time; write for example 90s, 15m, 1h or 7d')
     return float(match[1]) * _UNITS[match[2]]
+
+
+def span(key: str, value: Any) -> float:
+    """A time longer than none."""
+    seconds = duration(key, value)
+    if not seconds:
+        raise SettingsError(f"{key}: a time longer than 0 is needed")
+    return seconds
 
 
 def text(key: str, value: Any) -> str:
@@ -180,13 +193,14 @@ def _reason(key: str, value: Any) -> ReasonSettings:
 
 
 def _override(key: str, value: Any) -> Override:
-    parsers = {"severity": choice(Severity), "action": choice(Action), "count": number, "within": duration}
+    parsers = {"severity": choice(Severity), "action": choice(Action), "count": number, "within": span}
     found = _fields(key, value, parsers)
     count, within = found.pop("count", None), found.pop("within", None)
     if (count is None) != (within is None):
         raise SettingsError(f'{key}: "count" and "within" belong together (so many times within that time)')
     repetition = Repetition(count, within) if count is not None else None
-    return Override(found.get("severity"), found.get("action"), repetition)
+    severity = found.get("severity", Severity.CRITICAL if repetition else None)
+    return Override(severity, found.get("action"), repetition)
 
 
 def _by_number(key: str, value: Any) -> dict[int, Override]:
@@ -239,7 +253,7 @@ class RuleClear(StrEnum):
 
 
 def _repetition(key: str, value: Any) -> Repetition:
-    found = _fields(key, value, {"count": number, "within": duration}, ("count", "within"))
+    found = _fields(key, value, {"count": number, "within": span}, ("count", "within"))
     return Repetition(found["count"], found["within"])
 
 
@@ -250,7 +264,7 @@ def _sources(key: str, value: Any) -> dict[str, Any]:
 
 def source_name(key: str, value: Any) -> str:
     """`kmsg`, `journal`, or one file."""
-    if value not in {"kmsg", "journal"} and not str(value).startswith("file:/"):
+    if value not in ("kmsg", "journal") and not str(value).startswith("file:/"):
         raise SettingsError(f'{key}: "{value}" is no source; write kmsg, journal or file:/<path>')
     return str(value)
 

@@ -17,7 +17,6 @@ from nodehealth.model import (
     Event,
     Finding,
     Hardware,
-    Join,
     Number,
     Reason,
     Record,
@@ -56,10 +55,11 @@ class Change:
 
 @dataclass(slots=True)
 class _Fault:
-    """The running fault of a join key."""
+    """The running fault of a join key, and what its first line, or its head, was taken for."""
 
     clock: float
     headed: bool
+    reason: Reason
 
 
 @dataclass(slots=True)
@@ -88,6 +88,7 @@ class State:
         boot_id: str,
         devices: Iterable[str] = (),
         hardware: Iterable[Hardware] = (),
+        uuids: Mapping[str, str] | None = None,
         first_start: bool = True,
         backlog_max_age: float = ZERO_SECONDS,
     ) -> None:
@@ -95,6 +96,8 @@ class State:
         self.boot_id = boot_id
         self.devices = frozenset(devices)
         self.hardware = frozenset(hardware)
+        self.uuids = dict(uuids or {})
+        """The UUID of each GPU by its PCI address."""
         self.first_start = first_start
         self.backlog_max_age = backlog_max_age
         self.counts: dict[str, Count] = {}
@@ -175,6 +178,8 @@ class State:
     def regrade(self, reasons: Mapping[str, Reason], moment: Moment) -> None:
         """Take over a new catalog; a problem whose reason is gone or disabled ends, counters stay."""
         self.reasons = reasons
+        for fault in self._faults.values():
+            fault.reason = reasons.get(fault.reason.name, fault.reason)
         for key, problem in list(self.problems.items()):
             reason = reasons.get(problem.reason.name)
             if reason is not None and reason.enabled:
@@ -187,12 +192,12 @@ class State:
     # -- findings ------------------------------------------------------------------------------------------------------
 
     def _found(self, finding: Finding, record: Record, moment: Moment, *, injected: bool) -> None:
-        joined = self._joins(finding.join, record.clock, injected=injected)
+        fault, joined = self._fault(finding, record.clock, injected=injected)
         if finding.number is not None:
             self._count_number(finding.number, record, joined=joined)
-        if not finding.reason.enabled:
+        if not fault.reason.enabled:
             return
-        reason = self._escalated(finding, record, joined=joined)
+        reason = fault.reason = fault.reason if joined else self._escalated(finding, record)
         if reason.needs is not None:
             self.hardware |= {reason.needs}
         object_ = self._bounded_object(reason, finding.object)
@@ -204,29 +209,29 @@ class State:
             if not joined:
                 self._note(Happening.SEEN, reason, object_, finding.variant, record, moment, injected=injected)
         else:
-            self._activate(finding, reason, object_, record, moment, injected=injected)
+            detail = joined and not (finding.join and finding.join.head)
+            self._activate(finding, reason, object_, record, moment, injected=injected, detail=detail)
 
-    def _joins(self, join: Join | None, clock: float, *, injected: bool) -> bool:
-        """Whether the line belongs to a fault that was counted already."""
+    def _fault(self, finding: Finding, clock: float, *, injected: bool) -> tuple[_Fault, bool]:
+        """The fault that the line belongs to, and whether it was counted already."""
+        join = finding.join
         if join is None:
-            return False
+            return _Fault(clock, headed=False, reason=finding.reason), False
         key = f"{join.key}{'/injected' if injected else ''}"
-        fault = self._faults.get(key)
-        running = fault is not None and 0 <= clock - fault.clock <= join.seconds
-        joined = running and fault is not None and not (join.head and fault.headed)
-        headed = join.head or (joined and fault is not None and fault.headed)
-        self._faults.pop(key, None)
-        self._faults[key] = _Fault(clock, headed)
+        running = self._faults.pop(key, None)
+        if running is not None and not (0 <= clock - running.clock <= join.seconds and not (join.head and running.headed)):
+            running = None
+        fault = running if running is not None and not join.head else _Fault(clock, join.head, finding.reason)
+        fault.clock = clock
+        self._faults[key] = fault
         _trim(self._faults)
-        return joined
+        return fault, running is not None
 
-    def _escalated(self, finding: Finding, record: Record, *, joined: bool) -> Reason:
+    def _escalated(self, finding: Finding, record: Record) -> Reason:
         escalation = finding.escalation
         if escalation is None:
             return finding.reason
         key = f"{finding.number.family if finding.number else ''}/{finding.object}/{finding.variant}"
-        if joined:
-            return finding.reason
         stronger = self.problems.get((escalation.reason.name, finding.object, finding.variant))
         reached = self._repeated(key, escalation.repetition, record.time)
         return escalation.reason if reached or (stronger is not None and stronger.active) else finding.reason
@@ -250,27 +255,38 @@ class State:
         return not too_old or (key in self.problems and self.problems[key].active)
 
     def _activate(
-        self, finding: Finding, reason: Reason, object_: str, record: Record, moment: Moment, *, injected: bool
+        self,
+        finding: Finding,
+        reason: Reason,
+        object_: str,
+        record: Record,
+        moment: Moment,
+        *,
+        injected: bool,
+        detail: bool,
     ) -> None:
+        """It holds now; a further line of the same fault (`detail`) leaves the evidence that named it."""
         key = (reason.name, object_, finding.variant)
         known = self.problems.get(key)
         active = known if known is not None and known.active else None
-        if finding.latest or reason is not finding.reason:
+        if finding.latest or (reason is not finding.reason and not detail):
             self._supersede(key, reason, record, moment, injected=injected)
-        problem = Problem(
-            reason=reason,
-            object=object_,
-            variant=finding.variant,
-            since=active.since if active else record.time,
-            last_seen=max(record.time, active.last_seen if active else 0.0),
-            source=record.source,
-            text=record.text[:MAX_TEXT],
-            boot_id=record.boot_id or self.boot_id,
-            sequence=record.sequence,
-            injected=injected and (active is None or active.injected),
-        )
-        if active is not None and injected and not active.injected:
-            problem = replace(active, last_seen=problem.last_seen)
+        last_seen = max(record.time, active.last_seen if active else 0.0)
+        if active is not None and (detail or (injected and not active.injected)):
+            problem = replace(active, last_seen=last_seen)
+        else:
+            problem = Problem(
+                reason=reason,
+                object=object_,
+                variant=finding.variant,
+                since=active.since if active else record.time,
+                last_seen=last_seen,
+                source=record.source,
+                text=record.text[:MAX_TEXT],
+                boot_id=record.boot_id or self.boot_id,
+                sequence=record.sequence,
+                injected=injected,
+            )
         self._put(problem)
         self._seen_clock[key] = moment.clock - max(0.0, moment.now - record.time)
         self._note(
@@ -290,7 +306,11 @@ class State:
         if recovery.number is not None:
             self._count_number(recovery.number, record, joined=False)
         for problem in self._active():
-            if _ends(recovery, problem) and _is_earlier(problem, record) and (problem.injected or not injected):
+            if (
+                _ends(recovery, problem, self.uuids.get(problem.object))
+                and _is_earlier(problem, record)
+                and (problem.injected or not injected)
+            ):
                 self._clear(problem, record.time, moment, _HOW[recovery.kind])
 
     def _clear(self, problem: Problem, time: float, moment: Moment, how: str) -> None:
@@ -428,14 +448,12 @@ def _grown(count: Count | None, by: int, time: float) -> Count:
     return Count((count.value if count else 0) + by, max(time, count.last_seen if count else 0.0))
 
 
-def _ends(recovery: Recovery, problem: Problem) -> bool:
+def _ends(recovery: Recovery, problem: Problem, uuid: str | None) -> bool:
+    if recovery.object is not None and recovery.object not in {problem.object, uuid}:
+        return False
     if recovery.variant is not None:
-        return problem.variant == recovery.variant and recovery.object in {None, problem.object}
-    return (
-        problem.reason.clears_by(recovery.kind)
-        and recovery.object in {None, problem.object}
-        and recovery.reason in {None, problem.reason.name}
-    )
+        return problem.variant == recovery.variant
+    return problem.reason.clears_by(recovery.kind) and recovery.reason in {None, problem.reason.name}
 
 
 def _is_earlier(problem: Problem, record: Record) -> bool:

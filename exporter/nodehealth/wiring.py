@@ -44,21 +44,38 @@ def hardware_of(host: Host) -> frozenset[Hardware]:
     return frozenset(found)
 
 
-def plan(wiring: Wiring, positions: Mapping[str, Position]) -> dict[str, tuple[Follower, frozenset[str]]]:
-    """The followers that the catalog's streams need, by name, and which streams each one serves."""
-    host, disabled = wiring.host, wiring.settings.disabled_sources
-    streams = set(wiring.catalog.streams)
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The followers by name with the streams that each one serves, and why a source is not read although it could be."""
+
+    followers: Mapping[str, tuple[Follower, frozenset[str]]]
+    replaced: Mapping[str, str]
+
+
+def plan(wiring: Wiring, positions: Mapping[str, Position]) -> Plan:
+    """What the catalog's streams need on this host.
+
+    The kernel's lines come from /dev/kmsg, or from the journal where that cannot be opened; never from both.
+    """
+    host = wiring.host
+    streams = {stream for stream in wiring.catalog.streams if stream not in wiring.settings.disabled_sources}
     journal_streams = {stream for stream in streams if stream.startswith("journal:")}
+    if JOURNAL in wiring.settings.disabled_sources:
+        journal_streams = set()
     found: dict[str, tuple[Follower, frozenset[str]]] = {}
-    if KERNEL_LOG in streams and KERNEL_LOG not in disabled:
+    replaced: dict[str, str] = {}
+    if KERNEL_LOG in streams:
         kmsg = KmsgFollower(host)
-        if kmsg.probe() and JournalFollower(host, ()).files() and JOURNAL not in disabled:
+        why = kmsg.probe()
+        if why and journal_streams and JournalFollower(host, ()).files():
             journal_streams.add(KERNEL_LOG)
-        found[KERNEL_LOG] = (kmsg, frozenset({KERNEL_LOG}))
-    if journal_streams and JOURNAL not in disabled:
+            replaced[KERNEL_LOG] = f"{why}; the kernel's lines come from the journal"
+        else:
+            found[KERNEL_LOG] = (kmsg, frozenset({KERNEL_LOG}))
+    if journal_streams:
         follower = JournalFollower(host, journal_streams, kernel=positions.get(KERNEL_LOG))
         found[JOURNAL] = (follower, frozenset(journal_streams))
     for stream in streams:
-        if stream.startswith("file:") and stream not in disabled:
+        if stream.startswith("file:"):
             found[stream] = (FileFollower(host, stream.removeprefix("file:")), frozenset({stream}))
-    return found
+    return Plan(found, replaced)

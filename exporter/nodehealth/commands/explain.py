@@ -8,14 +8,30 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from nodehealth.catalog import Catalog, is_driver_line
-from nodehealth.model import ClearKind, Counts, Event, Finding, Number, Record, Recovery, Severity
+from nodehealth.model import Clear, ClearKind, Counts, Event, Finding, Number, Record, Recovery, Severity
+from nodehealth.settings import Trust
 from nodehealth.sources.host import Host
 from nodehealth.sources.kmsg import Malformed
 from nodehealth.sources.kmsg import parse as parse_kmsg
 from nodehealth.wrapper import unwrap
 
 MAX_LINE = 4096
-_ESCAPED = re.compile(r"\\(?:x([0-9a-fA-F]{2})|(n))")
+_ESCAPED = re.compile(rb"\\(?:x([0-9a-fA-F]{2})|n)")
+
+
+_INJECTED = "user space wrote this record: it counts, and everything that it causes is marked as injected"
+_IGNORED = "user space wrote this record, and trust_user_records is never: it does not count"
+_EFFECTS = {
+    Severity.CRITICAL: "it makes {subsystem} unhealthy",
+    Severity.WARNING: "it makes {subsystem} degraded, not unhealthy",
+    Severity.INFO: "it is listed, the node stays healthy",
+}
+_ENDS = {
+    ClearKind.CHECK: "its check says that it is gone",
+    ClearKind.LINE: "the log says that it is over",
+    ClearKind.GPU_RESET: "the GPU is reset or its driver loaded again",
+    ClearKind.REBOOT: "the node is rebooted",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +59,9 @@ def decode(line: str) -> str:
     r"""Undo `\n` and `\xNN` as records of /dev/kmsg carry them."""
     if "\\" not in line:
         return line
-    raw = _ESCAPED.sub(lambda found: chr(int(found[1], 16)) if found[1] else "\n", line)
-    try:  # several \xNN are the bytes of one character
-        return raw.encode("latin-1").decode("utf-8", "replace")
-    except UnicodeEncodeError:
-        return raw
+    raw = line.encode("utf-8", "surrogateescape")  # several \xNN are the bytes of one character
+    raw = _ESCAPED.sub(lambda found: bytes((int(found[1], 16),)) if found[1] else b"\n", raw)
+    return raw.decode("utf-8", "replace")
 
 
 def explain(line: str, catalog: Catalog, source: str | None = None) -> Explanation:
@@ -108,14 +122,17 @@ def _number(number: Number | None) -> dict[str, object] | None:
     }
 
 
-def as_text(found: Explanation, host: Host) -> str:
+def as_text(found: Explanation, host: Host, trust: Trust) -> str:
     """The answer for a person: the line, then one statement a row."""
-    rows = [*_about_findings(found, host), *(_about_recovery(each) for each in found.recoveries)]
-    if not rows:
-        rows = [*_about_nothing(found)]
+    rows = [*_about_findings(found, host), *_about_recoveries(found, host)] or [*_about_nothing(found)]
     if found.user and found.events:
-        rows.append("user space wrote this record: it counts, and everything that it causes is marked as injected")
-    return "\n".join([unwrap(decode(found.line)).replace("\n", "\\n"), *(f"  {row}" for row in rows)])
+        rows = [_IGNORED] if trust is Trust.NEVER else [*rows, *([_INJECTED] if trust is Trust.DRILL else [])]
+    return "\n".join([_printable(unwrap(decode(found.line))), *(f"  {_printable(row)}" for row in rows)])
+
+
+def _printable(text: str) -> str:
+    """On one line, and without what would move a terminal's cursor."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def _about_findings(found: Explanation, host: Host) -> Iterable[str]:
@@ -127,14 +144,26 @@ def _about_findings(found: Explanation, host: Host) -> Iterable[str]:
         yield f"{reason.name}{where}: {reason.severity}, action {reason.action.replace('_', ' ')}. {reason.summary}"
         yield _effect(finding)
         yield f"what to do: {reason.remedy}"
-        yield f"ends by: {', '.join(map(str, reason.clears))}, or `nodehealth clear {reason.name}`"
+        if finding.lasting or finding.escalation:
+            ends = [_end(clear) for clear in reason.clears if clear.kind is not ClearKind.OPERATOR]
+            yield f"ends when: {'; '.join([*ends, f'somebody runs `nodehealth clear {reason.name}`'])}"
+
+
+def _end(clear: Clear) -> str:
+    return _ENDS.get(clear.kind) or f"{_span(clear.seconds)} pass without another one"
+
+
+def _span(seconds: float) -> str:
+    """A time as the configuration writes it: 90s, 15m, 24h."""
+    for unit, size in (("h", 3600), ("m", 60)):
+        if seconds >= size and seconds % size == 0:
+            return f"{seconds / size:g}{unit}"
+    return f"{seconds:g}s"
 
 
 def _about_number(number: Number, host: Host) -> Iterable[str]:
     name = number.name or "a number that NVIDIA's catalog does not have"
-    word = "Xid" if number.family == "xid" else "SXid"
-    detail = f" ({number.detail})" if number.detail else ""
-    yield f"{word} {number.code} is {name}{detail}"
+    yield f"{_word(number)} {number.code} is {name}{f': {number.detail}' if number.detail else ''}"
     if number.counts is Counts.NEVER:
         yield "the message has no Xid of its own: the counter of Xids stays as it is"
     known = [gpu.pci_bus_id for gpu in host.gpus()]
@@ -143,31 +172,36 @@ def _about_number(number: Number, host: Host) -> Iterable[str]:
         yield f"{address} is no GPU of this node: it counts all the same, with the address as its object"
 
 
+def _word(number: Number) -> str:
+    return "SXid" if number.family == "sxid" else "Xid"
+
+
 def _effect(finding: Finding) -> str:
-    number, reason = finding.number, finding.reason
+    number, reason, escalation = finding.number, finding.reason, finding.escalation
     if not reason.enabled:
-        return "the reason is disabled by the configuration: nothing happens"
-    if not finding.lasting:
-        what = f"Xid {number.code}" if number else "this"
+        return "the configuration disables this reason: no problem is made of it"
+    if not finding.lasting and escalation is None:
+        what = f"{_word(number)} {number.code}" if number else "this"
         return f"{what} is an application fault: counted, the node stays healthy"
-    escalation = finding.escalation
-    repeats = reason.repeats or (escalation.repetition if escalation else None)
-    after = f" once it was seen {repeats.count} times in {repeats.seconds:g} s" if repeats else ""
+    repeats = escalation.repetition if escalation else reason.repeats
+    after = f"once it was seen {repeats.count} times within {_span(repeats.seconds)}, " if repeats else ""
     stronger = escalation.reason if escalation else reason
-    effect = {
-        Severity.CRITICAL: f"makes {reason.subsystem} unhealthy",
-        Severity.WARNING: f"makes {reason.subsystem} degraded, not unhealthy",
-        Severity.INFO: "is listed; the node stays healthy",
-    }[stronger.severity]
-    return f"counted; it {effect}{after}"
+    return f"counted; {after}{_EFFECTS[stronger.severity].format(subsystem=reason.subsystem)}"
 
 
-def _about_recovery(recovery: Recovery) -> str:
-    what = {
-        ClearKind.GPU_RESET: "says that the GPU was reset or the driver loaded: ends what a reset ends",
-        ClearKind.LINE: f"ends {recovery.reason or 'the fault that it belongs to'}",
-    }.get(recovery.kind, f"ends what ends by {recovery.kind}")
-    return f"{what}{f' on {recovery.object}' if recovery.object else ' on every device'}"
+def _about_recoveries(found: Explanation, host: Host) -> Iterable[str]:
+    for recovery in found.recoveries:
+        if recovery.number is not None:
+            yield from _about_number(recovery.number, host)
+        yield f"{_recovered(recovery)} on {recovery.object or 'every device'}"
+
+
+def _recovered(recovery: Recovery) -> str:
+    if recovery.kind is ClearKind.GPU_RESET:
+        return "says that the GPU was reset or its driver loaded: ends what a reset ends"
+    if recovery.variant:
+        return f"ends number {recovery.variant}"
+    return f"ends {recovery.reason or 'what a line of the log ends'}"
 
 
 def _about_nothing(found: Explanation) -> Iterable[str]:

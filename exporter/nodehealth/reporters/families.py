@@ -151,7 +151,7 @@ def _each_source(read: Callable[[SourceView], float | None]) -> Callable[[View],
 def _xid_source(view: View) -> Iterator[Sample]:
     serving = next((s.name for s in view.sources if s.state is SourceState.UP and "kmsg" in s.serves), "")
     if serving and view.gpus:
-        yield ("kernel_log",), 1.0
+        yield (serving,), 1.0
 
 
 def metrics(families: Iterable[Family]) -> tuple[Metric, ...]:

@@ -15,12 +15,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 
 from nodehealth.reporters import page
-from nodehealth.reporters.metrics import Page, negotiate
+from nodehealth.reporters.metrics import Format, Page, negotiate
 from nodehealth.view import View
 
 MAX_CONNECTIONS = 64
 IDLE_SECONDS = 60.0  # a kept-alive connection of Prometheus rests for one scrape interval
 HEARTBEAT_SECONDS = 30.0
+EVERY_ADDRESS = "::"  # of IPv4 too
+BACKLOG = "reading the backlog: what was logged before the start is not counted yet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,25 +51,20 @@ class Site:
     def answer(self, path: str, accept: str, encoding: str) -> Answer:
         """The answer to a GET."""
         view = self._view
-        if path == "/metrics":
-            return self._metrics(view, accept, compressed="gzip" in encoding)
-        if path in {"/healthz", "/livez"}:
-            return self._alive()
-        if path == "/readyz":
-            ready = view is not None and view.self_.ready
-            return (
-                _plain(HTTPStatus.OK, "ready") if ready else _plain(HTTPStatus.SERVICE_UNAVAILABLE, "reading the backlog")
-            )
+        ready = view is not None and view.self_.ready
         if path == "/":
             return Answer(HTTPStatus.OK, "text/html; charset=utf-8", page.render(view).encode())
+        if path in {"/healthz", "/livez"}:
+            return self._alive()
+        if path in {"/metrics", "/readyz"} and (view is None or not ready):
+            return _plain(HTTPStatus.SERVICE_UNAVAILABLE, BACKLOG)
+        if path == "/readyz":
+            return _plain(HTTPStatus.OK, "ready")
+        if path == "/metrics" and view is not None:
+            return self._metrics(view, negotiate(accept), compressed=_takes_gzip(encoding))
         return _plain(HTTPStatus.NOT_FOUND, "there are / /metrics /healthz /livez /readyz")
 
-    def _metrics(self, view: View | None, accept: str, *, compressed: bool) -> Answer:
-        if view is None or not view.self_.ready:
-            return _plain(
-                HTTPStatus.SERVICE_UNAVAILABLE, "reading the backlog: what was logged before the start is not counted yet"
-            )
-        style = negotiate(accept)
+    def _metrics(self, view: View, style: Format, *, compressed: bool) -> Answer:
         return Answer(HTTPStatus.OK, style.content_type, self.metrics.body(view, style, compressed=compressed), compressed)
 
     def _alive(self) -> Answer:
@@ -81,9 +78,10 @@ def _plain(status: HTTPStatus, text: str) -> Answer:
     return Answer(status, "text/plain; charset=utf-8", f"{text}\n".encode())
 
 
-_NOT_READY = _plain(
-    HTTPStatus.SERVICE_UNAVAILABLE, "reading the backlog: what was logged before the start is not counted yet"
-)
+def _takes_gzip(encoding: str) -> bool:
+    """Whether an Accept-Encoding header lists gzip and does not forbid it (`gzip;q=0`)."""
+    words = [each.replace(" ", "").lower() for each in encoding.split(",")]
+    return any(word.partition(";")[0] == "gzip" and not word.endswith((";q=0", ";q=0.0")) for word in words)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -122,6 +120,15 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing: scrapes are no news."""
 
 
+def _has_ipv6() -> bool:
+    """Whether this kernel knows IPv6 (it can be switched off at boot)."""
+    try:
+        socket.socket(socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
 class Server(ThreadingHTTPServer):
     """A threading server with a bounded number of connections."""
 
@@ -131,6 +138,8 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, host: str, port: int, site: Site) -> None:
         """Raises OSError where the address cannot be bound."""
+        if host == EVERY_ADDRESS and not _has_ipv6():
+            host = "0.0.0.0"  # noqa: S104 - every address was asked for
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._room = threading.BoundedSemaphore(MAX_CONNECTIONS)
         super().__init__((host, port), type("Handler", (_Handler,), {"site": site}))

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from nodehealth.model import Reason
+from nodehealth.pci import is_pci_address
 from nodehealth.sources.host import Gpu
 from nodehealth.view import Problem, View
 
@@ -26,7 +27,7 @@ class ObjectRow:
     @property
     def pci_bus_id(self) -> str:
         """The object where it is a PCI address, else nothing."""
-        return self.object if self.object[-2:-1] == "." and self.object.count(":") == 2 else ""  # noqa: PLR2004
+        return self.object if is_pci_address(self.object) else ""
 
 
 class ObjectRows:

@@ -23,6 +23,7 @@ _NAMES = {
     Subsystem.CONTAINER_RUNTIME: "Container runtime",
     Subsystem.ACCELERATED_HARDWARE: "Accelerated hardware",
 }
+_FAMILIES = {"xid": "Xid", "sxid": "SXid"}
 _MEANING = {
     Health.HEALTHY: "observed, nothing wrong",
     Health.DEGRADED: "observed, warnings hold",
@@ -128,9 +129,8 @@ def _object(problem: Problem, view: View) -> str:
     if not problem.object:
         return "the node"
     known = {gpu.pci_bus_id: gpu for gpu in view.gpus}
-    text = escape(problem.object) + (f"<br><small>Xid {escape(problem.variant)}</small>" if problem.variant else "")
-    if problem.reason.family == "sxid":
-        return text.replace("Xid", "SXid")
+    number = f"{_FAMILIES.get(problem.reason.family, '')} {problem.variant}".strip()
+    text = escape(problem.object) + (f"<br><small>{escape(number)}</small>" if number else "")
     if problem.reason.object_kind == "GPU":
         gpu = known.get(problem.object)
         text += (
@@ -151,7 +151,7 @@ def _gpus(view: View, active: list[Problem]) -> str:
             (
                 str(gpu.index),
                 f'<span class="{worst or "healthy"}">{worst or "no problem"}</span>',
-                f"<code>{gpu.pci_bus_id}</code>",
+                f"<code>{escape(gpu.pci_bus_id)}</code>",
                 escape(gpu.model) or "-",
                 f"<small>{escape(gpu.uuid) or '-'}</small>",
                 _xids(counts),

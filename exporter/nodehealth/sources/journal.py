@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import selectors
 import shutil
 import subprocess
@@ -35,6 +36,7 @@ FIELDS = (
     "MESSAGE,PRIORITY,SYSLOG_FACILITY,SYSLOG_IDENTIFIER,_SYSTEMD_UNIT,"
     "_TRANSPORT,_SOURCE_MONOTONIC_TIMESTAMP,_KERNEL_DEVICE,_BOOT_ID"
 )
+_SMALL = re.compile(r"[0-9]{1,3}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +75,17 @@ def parse(line: bytes) -> Entry:
 def _text(value: Any) -> str:
     """Of a field: bytes that are no UTF-8 come as an array of integers, several values as an array of texts."""
     if isinstance(value, str):
-        return value
+        return value.encode("utf-8", "replace").decode()  # a lone surrogate cannot be stored
     if isinstance(value, list):
         if all(isinstance(each, int) and 0 <= each <= 255 for each in value):  # noqa: PLR2004 - a byte
             return bytes(value).decode("utf-8", "replace")
         return _text(value[0])
     return ""
+
+
+def _small(text: str) -> int:
+    """A priority or facility; -1 where it is none: any program may write these fields as it likes."""
+    return int(text) if _SMALL.fullmatch(text) else -1
 
 
 def _dashed(boot_id: str) -> str:
@@ -100,20 +107,21 @@ class JournalFollower:
         self._host = host
         self._kernel = kernel
         self._streams = frozenset(streams)
-        self._command = command or shutil.which("journalctl")
+        self._command = command
 
     def run(self, position: Position | None, emit: Emit, stop: Stop) -> None:
         """See Follower.  Raises Down when journalctl ends."""
         command = self._find()
-        lost_cursor = position is not None and "cursor" in position and not self._still_there(command, position, stop)
-        if lost_cursor:
+        stored = position if position and "cursor" in position else None
+        lost = stored if stored is not None and not self._still_there(command, stored, stop) else None
+        if lost is not None:
             emit(Batch(JOURNAL, gaps=1, caught_up=False))
         process = subprocess.Popen(  # noqa: S603 - an argument list, never a shell
-            [*command, *self._arguments(position, follow=not stop.once)],
+            [*command, *self._arguments(stored, follow=not stop.once, everything=lost is not None)],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=_ENVIRONMENT,
         )  # fmt: skip
         try:
-            _Reader(self._host, self._streams, position, self._kernel).follow(process, emit, stop)
+            _Reader(self._host, self._streams, lost, self._kernel).follow(process, emit, stop)
         finally:
             _end(process)
 
@@ -128,18 +136,20 @@ class JournalFollower:
         files = self.files()
         if not files:
             raise Absent(f"no journal files below {' or '.join(str(self._host.path(each)) for each in DIRECTORIES)}")
-        if self._command is None:
+        journalctl = self._command or shutil.which("journalctl")
+        if journalctl is None:
             raise Down("there is a journal but no journalctl to read it: install systemd (Debian: apt-get install systemd)")
         if not any(os.access(file, os.R_OK) for file in files):
             raise Down("the journal's files may not be read: run as root or in the group systemd-journal")
-        command = [self._command, "--output=json", "--all", "--quiet", "--no-pager", f"--output-fields={FIELDS}"]
+        command = [journalctl, "--output=json", "--all", "--quiet", "--no-pager", f"--output-fields={FIELDS}"]
         if self._host.root == Path("/"):
             return command
         return [*command, f"--directory={files[0].parent.parent}"]
 
-    def _arguments(self, position: Position | None, *, follow: bool) -> list[str]:
-        start = [f"--after-cursor={position['cursor']}"] if position and "cursor" in position else self._first_start()
-        return [*(("--follow", "--no-tail") if follow else ()), *start, *self._matches()]
+    def _arguments(self, stored: Position | None, *, follow: bool, everything: bool) -> list[str]:
+        """A lost cursor is not handed on: journalctl would also skip the entry that happens to be nearest to it."""
+        after = [f"--after-cursor={stored['cursor']}"] if stored else self._first_start()
+        return [*(("--follow", "--no-tail") if follow else ()), *([] if everything else after), *self._matches()]
 
     def _first_start(self) -> list[str]:
         boot = self._host.boot_id.replace("-", "")
@@ -155,12 +165,12 @@ class JournalFollower:
         for stream in sorted(self._streams):
             name = stream.partition(":")[2]
             if stream == KERNEL_LOG:
-                terms.append("_TRANSPORT=kernel")
+                terms += ["+", "_TRANSPORT=kernel"]
             elif name.endswith(".service"):
-                terms.append(f"_SYSTEMD_UNIT={name}")
+                terms += ["+", f"_SYSTEMD_UNIT={name}"]
             else:
-                terms.append(f"SYSLOG_IDENTIFIER={name}")
-        return " + ".join(terms).split(" ") if terms else []
+                terms += ["+", f"SYSLOG_IDENTIFIER={name}"]
+        return terms[1:]
 
     def _still_there(self, command: list[str], position: Position, stop: Stop) -> bool:
         """Whether the entry of the stored cursor still exists; a foreign cursor would replay everything silently."""
@@ -186,40 +196,49 @@ _ENVIRONMENT = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8",
 
 
 class _Reader:
-    """Reads one journalctl's output."""
+    """Reads one journalctl's output.
 
-    def __init__(self, host: Host, streams: frozenset[str], position: Position | None, kernel: Position | None) -> None:
+    `lost` is the stored position where its cursor is gone: everything is replayed, and what is not newer is skipped.
+    """
+
+    def __init__(self, host: Host, streams: frozenset[str], lost: Position | None, kernel: Position | None) -> None:
         self._host = host
         self._kernel = kernel or {}
         self._streams = streams
-        self._stored = position if position and "cursor" in position else None
+        self._lost = lost
+        self._boot = host.boot_id
         self._rest = b""
+        self._said = b""
         self._oversized = False
         self._live = False
 
     def follow(self, process: subprocess.Popen[bytes], emit: Emit, stop: Stop) -> None:
-        assert process.stdout is not None  # Popen was asked for it
         with selectors.DefaultSelector() as selector:
-            selector.register(process.stdout, selectors.EVENT_READ)
-            while not stop:
-                timeout = 0.5 if self._live else QUIET_SECONDS
-                if selector.select(timeout):
-                    chunk = os.read(process.stdout.fileno(), CHUNK)
+            for pipe in filter(None, (process.stdout, process.stderr)):
+                selector.register(pipe, selectors.EVENT_READ)
+            while not stop and process.stdout in selector.get_map():
+                ready = selector.select(0.5 if self._live else QUIET_SECONDS)
+                for key, _ in ready:
+                    chunk = os.read(key.fd, CHUNK)
                     if not chunk:
-                        self._ended(process, emit, stop)
-                        return
-                    self._hand_over(chunk, emit)
-                elif not self._live:
+                        selector.unregister(key.fileobj)
+                    elif key.fileobj is process.stdout:
+                        self._hand_over(chunk, emit)
+                    else:  # a full pipe would stop journalctl
+                        self._said = (self._said + chunk)[-2048:]
+                if not ready and not self._live:
                     self._live = True
                     emit(Batch(JOURNAL))
+        if not stop:
+            self._ended(process, emit, stop)
 
     def _ended(self, process: subprocess.Popen[bytes], emit: Emit, stop: Stop) -> None:
         code = process.wait(timeout=PROBE_SECONDS)
-        if stop.once:
+        if stop.once and code == 0:
             emit(Batch(JOURNAL))
             return
         assert process.stderr is not None  # Popen was asked for it
-        said = process.stderr.read(2048).decode("utf-8", "replace").strip().splitlines()
+        said = (self._said + process.stderr.read(2048)).decode("utf-8", "replace").strip().splitlines()
         raise Down(f"journalctl ended with {code}{': ' + said[-1] if said else ''}")
 
     def _hand_over(self, chunk: bytes, emit: Emit) -> None:
@@ -244,7 +263,7 @@ class _Reader:
         for line in lines:
             try:
                 entry = parse(line)
-            except (ValueError, RecursionError):
+            except (ValueError, OverflowError, RecursionError):
                 malformed += bool(line.strip())
                 continue
             if self._read_before(entry):
@@ -265,25 +284,28 @@ class _Reader:
         return same_boot and record.clock <= float(self._kernel.get("clock", -1.0))
 
     def _read_before(self, entry: Entry) -> bool:
-        """Whether the entry is at or before the stored one; in the same boot the clock that never steps decides."""
-        if self._stored is None or self._live:
+        """Whether the entry is at or before a stored one whose cursor is lost; wall time decides only between old boots.
+
+        With a cursor nothing is skipped: all lines that a service wrote in one go carry the same time.
+        """
+        if self._lost is None:
             return False
-        if entry.boot_id == self._stored.get("boot"):
-            return entry.received <= float(self._stored["received"])
-        return entry.time <= float(self._stored["time"])
+        if entry.boot_id == self._lost.get("boot"):
+            return entry.received <= float(self._lost.get("received", -1.0))
+        return entry.boot_id != self._boot and entry.time <= float(self._lost.get("time", -1.0))
 
     def _record(self, entry: Entry) -> Record:
         kernel = entry.from_kernel and KERNEL_LOG in self._streams
-        facility = entry.fields.get("SYSLOG_FACILITY", "")
+        user = kernel and _small(entry.fields.get("SYSLOG_FACILITY", "")) > LOG_KERN
         return Record(
             source=JOURNAL,
             streams=(KERNEL_LOG,) if kernel else self._names(entry),
-            text=entry.message[:MAX_LINE],
+            text=(_as_written(entry) if user else entry.message)[:MAX_LINE],
             time=min(entry.time, self._host.clock.now()),
             clock=entry.monotonic,
             boot_id=entry.boot_id,
-            priority=int(entry.fields["PRIORITY"]) if entry.fields.get("PRIORITY", "").isdigit() else -1,
-            user=kernel and facility.isdigit() and int(facility) != LOG_KERN,
+            priority=_small(entry.fields.get("PRIORITY", "")),
+            user=user,
             live=self._live,
             device=entry.fields.get("_KERNEL_DEVICE", "").removeprefix("+"),
         )
@@ -291,6 +313,12 @@ class _Reader:
     def _names(self, entry: Entry) -> tuple[str, ...]:
         names = (entry.fields.get("_SYSTEMD_UNIT", ""), entry.fields.get("SYSLOG_IDENTIFIER", ""))
         return tuple(dict.fromkeys(journal(name) for name in names if journal(name) in self._streams))
+
+
+def _as_written(entry: Entry) -> str:
+    """What user space wrote to the kernel log: journald takes `NVRM: ` off such a line as if it were a program's name."""
+    program = entry.fields.get("SYSLOG_IDENTIFIER", "")
+    return f"{program}: {entry.message}" if program else entry.message
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -24,7 +24,8 @@ MAX_LINE = 4096
 POLL_SECONDS = 0.5  # a recording has no poll()
 MAX_RECORDING_RECORD = 1024 * 1024
 
-_HEADER = re.compile(rb"(\d{1,10}),(\d{1,20}),(\d{1,20}),([^;]*);")
+_DEVICE = os.makedev(1, 11)  # a container may have /dev/null or a console under the name of the kernel log
+_HEADER = re.compile(rb"(\d{1,10}),(\d{1,18}),(\d{1,18}),[^;]*;")  # 18 digits: what every counter can hold
 _ESCAPE = re.compile(rb"\\x([0-9a-fA-F]{2})")
 _FACILITY_KERNEL = 0
 
@@ -114,9 +115,10 @@ class KmsgFollower:
             raise Down(
                 f"cannot open {self._path}: {error.strerror} (needs root; in a container, a privileged one)"
             ) from error
-        mode = os.fstat(descriptor).st_mode
-        if stat.S_ISCHR(mode) or stat.S_ISREG(mode):
-            return descriptor, stat.S_ISCHR(mode)
+        info = os.fstat(descriptor)
+        is_device = stat.S_ISCHR(info.st_mode) and info.st_rdev == _DEVICE
+        if is_device or stat.S_ISREG(info.st_mode):
+            return descriptor, is_device
         os.close(descriptor)
         raise Down(f"{self._path} is neither the kernel's log device nor a recording of it")
 

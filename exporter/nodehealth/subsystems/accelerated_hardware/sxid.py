@@ -16,7 +16,6 @@ from nodehealth.model import (
     Action,
     ClearKind,
     Counts,
-    Escalation,
     Event,
     Example,
     Hardware,
@@ -30,7 +29,7 @@ from nodehealth.model import (
     Rule,
     Severity,
 )
-from nodehealth.numbers import Class, Family, believed, load_table, with_examples
+from nodehealth.numbers import Family, NumberReader, believed, load_table, with_examples
 
 SXID = rf"^nvidia-nvswitch\d{{1,4}}: SXid \((?:PCI:)?(?P<pci>{pci.ADDRESS})\): (?P<code>\d{{1,9}})\b"
 
@@ -44,12 +43,6 @@ _UNITS = {
     27: "optical cable or module", 28: "OSFP thermal", 29: "multicast", 30: "reduction",
 }  # fmt: skip
 """The unit of the switch by the number's thousands, so that an unknown number still says where."""
-
-_SPOKEN: tuple[Class, ...] = (
-    (Severity.CRITICAL, Action.INVESTIGATE),
-    (Severity.WARNING, Action.NONE),
-    (Severity.WARNING, Action.INVESTIGATE),
-)
 
 
 def family(overrides: Mapping[int, Override]) -> Family:
@@ -66,24 +59,15 @@ def family(overrides: Mapping[int, Override]) -> Family:
     )
 
 
-class SxidReader:
-    """Turns matches into findings and recoveries; holds nothing but the family and its reasons."""
-
-    def __init__(self, sxids: Family, reasons: Mapping[str, Reason]) -> None:
-        self._family = sxids
-        self._reasons = reasons
+class SxidReader(NumberReader):
+    """Turns matches into findings and recoveries."""
 
     def read(self, match: re.Match[str], _record: Record) -> Iterable[Event]:
         """The events of one `SXid` message."""
         address, code, rest = pci.normalise(match["pci"]), int(match["code"]), match.string[match.end() :]
         spoken = _SPOKEN_WORD.match(rest)
         said = None if spoken is None else Severity.CRITICAL if spoken["word"] == "Fatal" else Severity.WARNING
-        built_in = believed(said, self._family.class_of(code))
-        graded = self._family.overridden(code, built_in)
-        override = self._family.overrides.get(code)
-        escalation = None
-        if override and override.repetition:
-            escalation, graded = Escalation(override.repetition, self._reason(graded)), built_in
+        graded, escalation = self._grade(code, believed(said, self._family.class_of(code)))
         link = f", link {spoken['link']}" if spoken and spoken["link"] else ""
         row = self._family.table.get(code)
         detail = (row.area if row else _UNITS.get(code // 1000, "unknown unit")) + link
@@ -96,9 +80,6 @@ class SxidReader:
         )
         if code in THERMAL_END:
             yield Recovery(ClearKind.LINE, address, variant=THERMAL_END[code])
-
-    def _reason(self, graded: Class) -> Reason:
-        return self._reasons[self._family.reason_name(*graded)]
 
 
 _EXAMPLES = tuple(
@@ -150,6 +131,8 @@ def build(
 ) -> tuple[tuple[Reason, ...], tuple[Rule, ...]]:
     """The reasons and rules of the SXids under a configuration."""
     sxids = family(overrides)
-    bare = {reason.name: grade(reason) for reason in sxids.reasons(_SPOKEN, PATTERN)}
+    words = (Severity.CRITICAL, Severity.WARNING)
+    spoken = sxids.reasons(lambda code: [believed(word, sxids.class_of(code)) for word in words], PATTERN)
+    bare = {reason.name: grade(reason) for reason in spoken}
     reasons = with_examples(bare, PATTERN, SxidReader(sxids, bare).read)
     return tuple(reasons.values()), (Rule("SXid", (KERNEL_LOG,), SXID, SxidReader(sxids, reasons).read),)

@@ -19,7 +19,6 @@ from nodehealth.model import (
     Action,
     ClearKind,
     Counts,
-    Escalation,
     Event,
     Example,
     Finding,
@@ -33,9 +32,10 @@ from nodehealth.model import (
     Recovery,
     Rule,
     Severity,
+    journal,
     kernel_line,
 )
-from nodehealth.numbers import Class, Family, believed, load_table, with_examples
+from nodehealth.numbers import Class, Family, NumberReader, believed, load_table, with_examples
 
 _DATA = files(__package__) / "data"
 
@@ -50,6 +50,7 @@ LOST_WITHOUT_NUMBER = (
     rf"|The NVIDIA GPU (?:PCI:)?(?P<multi>{pci.ADDRESS})\b[\s\S]{{1,160}}fallen off the bus and is not responding)"
 )
 DRIVER_LOAD = r"^NVRM: loading NVIDIA UNIX "
+RESET_BY_NVSENTINEL = r"^GPU reset executed: (?P<uuid>GPU-[0-9a-f-]{36})\b"
 
 _NVLINK5 = re.compile(
     r", (?P<unit>[A-Z][A-Z0-9_/]{1,63}) +(?P<word>Fatal|Nonfatal|Non-fatal|NonFatal) +XC\d+ +i\d+ +Link +(?P<link>-?\d+)"
@@ -68,8 +69,8 @@ RECOVERY_ACTIONS: Mapping[int, Class] = {
 }
 """nvmlDeviceGpuRecoveryAction_t of nvml.h; 0 is None and ends what came before."""
 
-_SPOKEN: tuple[Class, ...] = (
-    *RECOVERY_ACTIONS.values(),
+_NVLINK5_CLASSES: tuple[Class, ...] = (
+    (Severity.CRITICAL, Action.RESET_GPU),
     (Severity.CRITICAL, Action.INVESTIGATE),
     (Severity.WARNING, Action.INVESTIGATE),
     (Severity.WARNING, Action.NONE),
@@ -103,7 +104,7 @@ def decode_nvlink5(rest: str) -> NvlinkError | None:
 
     The sub-code is bits 20-25 of the first word (intrinfo), the error status is the second word.
     """
-    match = _NVLINK5.match(rest) or _NVLINK5.search(rest)
+    match = _NVLINK5.search(rest)
     if match is None:
         return None
     intrinfo, status = match["intrinfo"], match["status"]
@@ -172,6 +173,13 @@ def recovery_action(rest: str) -> Class | None:
     return RECOVERY_ACTIONS.get(value, (Severity.WARNING, Action.INVESTIGATE))
 
 
+def spoken_classes(code: int) -> tuple[Class, ...]:
+    """The classes that a line of this number can name itself."""
+    if code == RECOVERY_ACTION:
+        return (*RECOVERY_ACTIONS.values(), (Severity.WARNING, Action.INVESTIGATE))
+    return _NVLINK5_CLASSES if code in _NVLINK5_CODES else ()
+
+
 def family(overrides: Mapping[int, Override]) -> Family:
     """The Xid family under a configuration."""
     return Family(
@@ -190,12 +198,8 @@ def family(overrides: Mapping[int, Override]) -> Family:
     )
 
 
-class XidReader:
-    """Turns matches into findings and recoveries; holds nothing but the family and its reasons."""
-
-    def __init__(self, xids: Family, reasons: Mapping[str, Reason]) -> None:
-        self._family = xids
-        self._reasons = reasons
+class XidReader(NumberReader):
+    """Turns matches into findings and recoveries."""
 
     def read(self, match: re.Match[str], _record: Record) -> Iterable[Event]:
         """The events of one `NVRM: Xid` message."""
@@ -223,13 +227,9 @@ class XidReader:
         return self._family.class_of(code), ""
 
     def _found(self, code: int, address: str, built_in: Class, counts: Counts, detail: str) -> Finding:
-        override = self._family.overrides.get(code)
-        graded = self._family.overridden(code, built_in)
-        escalation = None
-        if override and override.repetition:
-            escalation = Escalation(override.repetition, self._reason(graded))
-            graded = built_in
+        graded, escalation = self._grade(code, built_in)
         row = self._family.table.get(code)
+        regraded = escalation is None and graded[0] is not built_in[0]
         return self._reason(graded).found(
             address,
             str(code),
@@ -237,11 +237,8 @@ class XidReader:
             escalation=escalation,
             number=self._number(code, address, graded, counts, detail),
             latest=code == RECOVERY_ACTION,
-            lasting=not (row and row.application) or graded != built_in,
+            lasting=not (row and row.application) or regraded,
         )
-
-    def _reason(self, graded: Class) -> Reason:
-        return self._reasons[self._family.reason_name(*graded)]
 
     def _number(self, code: int, address: str, graded: Class, counts: Counts, detail: str) -> Number:
         row = self._family.table.get(code)
@@ -260,6 +257,10 @@ def _join(code: int, address: str, counts: Counts) -> Join | None:
 
 def _read_driver_load(_match: re.Match[str], _record: Record) -> Iterator[Event]:
     yield Recovery(ClearKind.GPU_RESET)
+
+
+def _read_reset(match: re.Match[str], _record: Record) -> Iterator[Event]:
+    yield Recovery(ClearKind.GPU_RESET, match["uuid"])
 
 
 _NVLINK = "0x00000000 0x00000000 0x00000000 0x00000000"
@@ -332,12 +333,13 @@ def build(
 ) -> tuple[tuple[Reason, ...], tuple[Rule, ...]]:
     """The reasons and rules of the Xids under a configuration."""
     xids = family(overrides)
-    bare = {reason.name: grade(reason) for reason in xids.reasons(_SPOKEN, PATTERN)}
+    bare = {reason.name: grade(reason) for reason in xids.reasons(spoken_classes, PATTERN)}
     reasons = with_examples(bare, PATTERN, XidReader(xids, bare).read)
     reader = XidReader(xids, reasons)
     rules = (
         Rule("Xid", (KERNEL_LOG,), XID, reader.read),
         Rule("GPU lost without an Xid", (KERNEL_LOG,), LOST_WITHOUT_NUMBER, reader.read_lost),
         Rule("NVIDIA driver loaded", (KERNEL_LOG,), DRIVER_LOAD, _read_driver_load),
+        Rule("GPU reset by NVSentinel", (journal("nvsentinel-gpu-reset"),), RESET_BY_NVSENTINEL, _read_reset),
     )
     return tuple(reasons.values()), rules
