@@ -386,3 +386,13 @@ def test_a_reset_that_nvsentinel_reports_by_uuid_ends_that_gpu() -> None:
         for event in match.events:
             node.state.apply(event, record, node.moment)
     assert node.active() == {("NvidiaXIDError", "0000:5e:00.0", "48")}
+
+
+def test_lines_that_join_do_not_make_an_unconfirmed_fault_hold() -> None:
+    reason = next(each for each in CATALOG.reasons.values() if each.repeats and each.joins)
+    node = Node()
+    for _ in range(2):
+        record = Record("kmsg", ("kmsg",), "text", node.moment.now, node.now, BOOT, next(SEQUENCE))
+        node.state.apply(reason.found(), record, node.moment)
+    assert node.active() == set()
+    assert node.count(reason.name) == 1

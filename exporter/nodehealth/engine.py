@@ -259,6 +259,8 @@ class Engine:
 
     def _settle(self) -> None:
         """Commit what changed, then show it."""
+        if not self._view.self_.ready:
+            self.state.tick(self._moment())  # what was over before the backlog ended is not shown as holding
         change = self.state.take_change()
         if change or self._unsaved.losses or self._unsaved.commands or self._unsaved.meta:
             transaction, self._unsaved = replace(self._unsaved, change=change), Transaction()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.resources.abc import Traversable
 
 from nodehealth.model import (
@@ -107,7 +107,7 @@ class Family:
     """What Xids and SXids have in common.
 
     `stem` begins the names of the reasons; `plain` is for each severity the action whose reason has no suffix;
-    `unknown` is the class of a number that the table does not have.
+    `unknown` is the class of a number that the table does not have; `remedies` say it in other words for this device.
     """
 
     name: str
@@ -118,6 +118,7 @@ class Family:
     unknown: Class
     table: Mapping[int, Row]
     overrides: Mapping[int, Override]
+    remedies: Mapping[Action, str] = field(default_factory=dict)
 
     def class_of(self, code: int) -> Class:
         """The built-in class of a number, known or not."""
@@ -153,7 +154,7 @@ class Family:
                 severity=severity,
                 action=action,
                 summary=_SENTENCES[severity].format(device=self.device, what=_NEEDS[action]),
-                remedy=REMEDIES[action],
+                remedy=self.remedies.get(action, REMEDIES[action]),
                 clears=_CLEARS[severity],
                 patterns=(pattern,),
                 object_kind=self.device.removeprefix("A ").removeprefix("An "),

@@ -7,6 +7,7 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -69,7 +70,14 @@ class _Parser(argparse.ArgumentParser):
     """argparse with errors that name the nearest option of the command that was given."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        """Refuse what this command does not know here, where its own options are known."""
+        """Refuse what this command does not know here, where its own options are known.
+
+        A misspelt option comes first: argparse would take its value for the command.
+        """
+        end = {"--", *self._choices()}
+        for word in takewhile(lambda each: each not in end, args or ()):
+            if word.startswith("--") and word.partition("=")[0] not in self._option_string_actions:
+                self.error(f"unrecognized arguments: {word}")
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
@@ -81,8 +89,10 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}{f'; did you mean {near[0]}?' if near else ''} (see {self.prog} --help)")
 
     def _words(self) -> list[str]:
-        words = [text for action in self._actions for text in action.option_strings]
-        return words + [str(choice) for action in self._actions for choice in action.choices or ()]
+        return [*self._option_string_actions, *self._choices()]
+
+    def _choices(self) -> list[str]:
+        return [str(choice) for action in self._actions for choice in action.choices or ()]
 
 
 _EPILOG = "Every option is also an environment variable: --state.path is NODEHEALTH_STATE_PATH."

@@ -60,6 +60,7 @@ class _Fault:
     clock: float
     headed: bool
     reason: Reason
+    holds: bool = False
 
 
 @dataclass(slots=True)
@@ -203,14 +204,17 @@ class State:
         object_ = self._bounded_object(reason, finding.object)
         if not joined:
             self._count(reason, record.time)
-        if not joined and reason.repeats and not self._repeated(f"{reason.name}/{object_}", reason.repeats, record.time):
-            self._note(Happening.SEEN, reason, object_, finding.variant, record, moment, injected=injected)
-        elif not self._holds(finding, reason, record, moment):
-            if not joined:
-                self._note(Happening.SEEN, reason, object_, finding.variant, record, moment, injected=injected)
-        else:
+            confirmed = self._confirmed(reason, object_, record.time)
+            fault.holds = confirmed and self._holds(finding, reason, record, moment)
+        if fault.holds:
             detail = joined and not (finding.join and finding.join.head)
             self._activate(finding, reason, object_, record, moment, injected=injected, detail=detail)
+        elif not joined:
+            self._note(Happening.SEEN, reason, object_, finding.variant, record, moment, injected=injected)
+
+    def _confirmed(self, reason: Reason, object_: str, time: float) -> bool:
+        """Whether a reason that has to repeat has done so."""
+        return reason.repeats is None or self._repeated(f"{reason.name}/{object_}", reason.repeats, time)
 
     def _fault(self, finding: Finding, clock: float, *, injected: bool) -> tuple[_Fault, bool]:
         """The fault that the line belongs to, and whether it was counted already."""
@@ -286,6 +290,7 @@ class State:
                 boot_id=record.boot_id or self.boot_id,
                 sequence=record.sequence,
                 injected=injected,
+                detail=finding.number.detail if finding.number else "",
             )
         self._put(problem)
         self._seen_clock[key] = moment.clock - max(0.0, moment.now - record.time)

@@ -41,7 +41,7 @@ CREATE TABLE IF NOT EXISTS counts (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS problems (
   reason TEXT, object TEXT, variant TEXT, since REAL, last_seen REAL, source TEXT, text TEXT, boot_id TEXT,
-  sequence INTEGER, injected INTEGER, cleared REAL, PRIMARY KEY (reason, object, variant)
+  sequence INTEGER, injected INTEGER, cleared REAL, detail TEXT, PRIMARY KEY (reason, object, variant)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS recent (key TEXT PRIMARY KEY, times TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS positions (source TEXT PRIMARY KEY, position TEXT NOT NULL) WITHOUT ROWID;

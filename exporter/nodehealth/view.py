@@ -27,7 +27,10 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A finding that holds, or held within the last hour (`cleared` is then the time of its end)."""
+    """A finding that holds, or held within the last hour (`cleared` is then the time of its end).
+
+    `text` is the line that proves it, `detail` what its number means (an Xid's meaning, a link).
+    """
 
     reason: Reason
     object: str
@@ -40,6 +43,7 @@ class Problem:
     sequence: int
     injected: bool
     cleared: float | None = None
+    detail: str = ""
 
     @property
     def active(self) -> bool:

@@ -10,7 +10,9 @@ import re
 
 _MONTH = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
 _ISO = r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?"
-_CTIME = rf"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) {_MONTH} {{1,2}}\d{{1,2}} \d\d:\d\d:\d\d(?: \d{{4}})?"
+_DAY = r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
+_CTIME = rf"{_DAY} {_MONTH} {{1,2}}\d{{1,2}} \d\d:\d\d:\d\d(?: \d{{4}})?"
+_FULL = rf"{_DAY} \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d [A-Z]{{2,5}}"
 _SYSLOG = rf"{_MONTH} {{1,2}}\d{{1,2}} \d\d:\d\d:\d\d(?:\.\d{{1,6}})?"
 
 _LAYER = re.compile(
@@ -23,6 +25,8 @@ _LAYER = re.compile(
     rf"|{_ISO}(?= )"
     rf"|{_CTIME}(?= )"
     rf"|{_SYSLOG}(?= )"
+    rf"|{_FULL}(?= )"  # journalctl -o short-full
+    r"|\d{10}\.\d{6}(?= )"  # journalctl -o short-unix
     r"|(?:[A-Za-z0-9][\w.-]{0,252} {1,4})?kernel: {0,4}"  # host and program of syslog
     r"|message repeated \d{1,6} times: \["
     r")\s{0,16}"

@@ -56,6 +56,9 @@ def family(overrides: Mapping[int, Override]) -> Family:
         unknown=(Severity.WARNING, Action.INVESTIGATE),
         table=load_table(files(__package__) / "data" / "sxid.csv"),
         overrides=overrides,
+        remedies={
+            Action.RESET_GPU: "Drain the GPUs behind the named link of this NVSwitch and reset them, or reboot the node.",
+        },
     )
 
 
@@ -77,6 +80,7 @@ class SxidReader(NumberReader):
             join=Join(f"sxid/{code}/{address}", 1.0, head=not _DETAIL.match(rest)),
             escalation=escalation,
             number=Number("sxid", code, address, row.name or None if row else None, *graded, Counts.FAULT, detail),
+            lasting=code not in THERMAL_END,
         )
         if code in THERMAL_END:
             yield Recovery(ClearKind.LINE, address, variant=THERMAL_END[code])

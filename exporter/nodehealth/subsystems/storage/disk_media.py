@@ -10,7 +10,7 @@ from nodehealth.model import REBOOT, Action, Example, Reason, Severity, Subsyste
 _BLK = "kernel block/blk-core.c and blk-mq.c"
 _REQUEST = r"^(?:(?:end_request|print_req_error|blk_update_request|__?blk_\w{1,40}): )?"
 _DEVICE = r"(?!fd\d|sr\d)(?P<object>[\w!-]{1,64})"  # not floppies and optical drives
-_SCSI = r"^sd (?P<object>\d{1,6}:\d{1,6}:\d{1,6}:\d{1,20}): (?:\[\w{1,16}\] )?"
+_SCSI = r"^sd \d{1,6}:\d{1,6}:\d{1,6}:\d{1,20}: \[(?P<object>\w{1,16})\] "
 
 _MEDIUM_ERROR = kernel_line(
     _REQUEST + r"critical medium error, dev " + _DEVICE + r", sector \d",
@@ -46,7 +46,7 @@ _MEDIUM_SENSE = kernel_line(
     _SCSI + r"(?:tag#\d{1,6} )?Sense Key ?: Medium Error\b",
     Example(
         "sd 2:0:0:0: [sdb] tag#5 Sense Key : Medium Error [current] ",
-        "2:0:0:0",
+        "sdb",
         "composed from drivers/scsi/scsi_logging.c",
     ),
     lookalikes=(
@@ -95,6 +95,7 @@ REASONS = (
         summary="A disk could not read or write a place on its medium; the data there is lost and the disk is wearing out.",
         remedy="Move the work away and look at `smartctl -a /dev/DEVICE` or `nvme smart-log /dev/DEVICE`; replace the disk or the node.",
         clears=(REBOOT,),
+        joins=2,
         patterns=(_MEDIUM_ERROR, _NVME_MEDIUM_ERROR, _MEDIUM_SENSE),
         object_kind="block device",
     ),
