@@ -123,7 +123,6 @@ FAULTS: Mapping[str, Expected] = {
         active={
             "NvidiaSXIDErrorResetGpu": {"0000:07:00.0"},
             "NvidiaSXIDWarningInvestigate": {"0000:08:00.0"},
-            "NvidiaSXIDWarning": {"0000:08:00.0"},
         },
         counted={"NvidiaSXIDErrorResetGpu": 1, "NvidiaSXIDWarningInvestigate": 2, "NvidiaSXIDWarning": 1},
         unhealthy=ACCELERATED,

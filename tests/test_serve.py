@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
@@ -14,6 +15,8 @@ import pytest
 
 from conftest import needs_promtool
 from exporter import Exporter, exporter, value
+from nodehealth.commands import serve as serving
+from nodehealth.store import Lock
 
 BOOT = "11111111-2222-3333-4444-555555555555"
 REASON = "NvidiaXIDErrorRebootNode"
@@ -285,3 +288,13 @@ def test_promtool_has_nothing_to_say_about_an_empty_host(tmp_path: Path) -> None
             ["promtool", "check", "metrics"], input=running.get("/metrics")[1], capture_output=True, check=False
         )
         assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_a_second_exporter_that_waited_in_vain_names_the_holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "LOCK_SECONDS", 0.2)
+    first, second = Lock(tmp_path), Lock(tmp_path)
+    assert first.take()
+    with pytest.raises(serving.ServeError, match=rf"{tmp_path} is held by process {os.getpid()} \("):
+        serving._wait_for(second, tmp_path, serving._Run())
+    first.release()
+    second.release()
