@@ -158,14 +158,17 @@ class Lock:
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     """A connection with the settings that the store relies on."""
-    if read_only:
-        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=2.0, isolation_level=None)
-    else:
-        connection = sqlite3.connect(path, timeout=2.0, isolation_level=None, check_same_thread=False)
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
-        connection.execute(f"PRAGMA max_page_count={MAX_PAGES}")
-    connection.execute("PRAGMA cache_size=-512")
+    how = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+    connection = sqlite3.connect(how, uri=True, timeout=2.0, isolation_level=None, check_same_thread=False)
+    try:
+        if not read_only:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+            connection.execute(f"PRAGMA max_page_count={MAX_PAGES}")
+        connection.execute("PRAGMA cache_size=-512")
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection
 
 
@@ -201,24 +204,24 @@ class Store:
         raise StoreError(f"cannot start a new state in {self._path.parent}")
 
     def _try_open(self, machine: str) -> sqlite3.Connection | str:
+        """The connection, or why the file has to be set aside."""
         try:
             connection = connect(self._path)
-            connection.executescript(_TABLES)
-            meta = dict(connection.execute("SELECT key, value FROM meta"))
-            if int(meta.get("schema", SCHEMA)) > SCHEMA:
-                connection.close()
-                return "a newer release wrote it"
-            if meta.get("machine", machine) != machine:
-                connection.close()
-                return "it belongs to another machine"
-            connection.executemany(
-                "INSERT OR REPLACE INTO meta VALUES (?, ?)", [("schema", str(SCHEMA)), ("machine", machine)]
-            )
+        except sqlite3.OperationalError:
+            raise
         except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
-                raise
             return f"it is damaged ({error})"
-        return connection
+        try:
+            why = _refusal(connection, machine)
+        except sqlite3.OperationalError:
+            connection.close()
+            raise
+        except sqlite3.DatabaseError as error:
+            why = f"it is damaged ({error})"
+        if not why:
+            return connection
+        connection.close()
+        return why
 
     def _set_aside(self, why: str) -> None:
         aside = f"{FILE}.aside-{int(time.time())}"
@@ -300,6 +303,19 @@ class Store:
         self._thread.join(seconds)
         if not self._thread.is_alive():
             self._connection.close()
+
+
+def _refusal(connection: sqlite3.Connection, machine: str) -> str:
+    """Why this database is not ours; "" where it is.  Makes the tables and signs it."""
+    connection.executescript(_TABLES)
+    meta = dict(connection.execute("SELECT key, value FROM meta"))
+    if int(meta.get("schema", SCHEMA)) > SCHEMA:
+        return "a newer release wrote it"
+    if meta.get("machine", machine) != machine:
+        return "it belongs to another machine"
+    signed = [("schema", str(SCHEMA)), ("machine", machine)]
+    connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", signed)
+    return ""
 
 
 def _write(connection: sqlite3.Connection, transaction: Transaction) -> None:
