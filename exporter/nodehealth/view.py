@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from nodehealth.model import Hardware, Health, Reason, Subsystem
+from nodehealth.model import Hardware, Health, Reason, Severity, Subsystem
 from nodehealth.sources.host import Gpu
 
 NumberKey = tuple[str, str, str]
@@ -54,6 +54,12 @@ class Problem:
     def key(self) -> tuple[str, str, str]:
         """What tells problems apart."""
         return self.reason.name, self.object, self.variant
+
+    @property
+    def number(self) -> str:
+        """`Xid 79` or `SXid 20034` where the driver numbers it, else nothing."""
+        word = {"xid": "Xid", "sxid": "SXid"}.get(self.reason.family)
+        return f"{word} {self.variant}" if word else ""
 
 
 class Happening(StrEnum):
@@ -142,6 +148,12 @@ class View:
     problems: tuple[Problem, ...] = ()
     sources: tuple[SourceView, ...] = ()
     history: tuple[Occurrence, ...] = ()
+
+    def active(self) -> list[Problem]:
+        """What holds now, the worst and newest first."""
+        urgency = list(Severity)
+        found = [problem for problem in self.problems if problem.active]
+        return sorted(found, key=lambda each: (urgency.index(each.reason.severity), -each.last_seen, each.key))
 
     def possible(self, reason: Reason) -> bool:
         """Whether the reason can occur on this node at all."""

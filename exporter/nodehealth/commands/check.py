@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 
 from nodehealth.model import Health, Subsystem
-from nodehealth.view import SourceState, View
+from nodehealth.view import Problem, SourceState, View
 
 HEALTHY, UNHEALTHY, NOT_OBSERVED = 0, 1, 3
 
@@ -69,16 +69,24 @@ def _subsystems(view: View) -> Iterable[str]:
 
 
 def _problems(view: View) -> Iterable[str]:
-    active = [problem for problem in view.problems if problem.active]
+    active = view.active()
     if not active:
         yield "no problem holds"
     for problem in active:
         since = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(problem.since))
-        where = f" on {problem.object}" if problem.object else ""
         drill = " (injected)" if problem.injected else ""
-        yield f"{problem.reason.severity.upper():<9}{problem.reason.name}{where} since {since}{drill}"
-        yield f"         {problem.reason.summary} {problem.reason.remedy}"
-        yield f"         {problem.text[:160]!r}"
+        yield f"{problem.reason.severity.upper():<9}{problem.reason.name}{_where(problem, view)} since {since}{drill}"
+        yield f"         {problem.detail or problem.reason.summary}"
+        yield f"         {problem.reason.action.replace('_', ' ')}: {problem.reason.remedy}"
+        yield f"         {ascii(problem.text)[1:-1][:160]}"
+
+
+def _where(problem: Problem, view: View) -> str:
+    """The device, its number and what else it is known by."""
+    gpu = next((gpu for gpu in view.gpus if gpu.pci_bus_id == problem.object), None)
+    known = (problem.object, problem.number, f"GPU {gpu.index}" if gpu else "", gpu.uuid if gpu else "")
+    words = ", ".join(filter(None, known))
+    return f" on {words}" if words else ""
 
 
 def _sources(view: View) -> Iterable[str]:

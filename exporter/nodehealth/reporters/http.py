@@ -53,7 +53,7 @@ class Site:
         view = self._view
         ready = view is not None and view.self_.ready
         if path == "/":
-            return Answer(HTTPStatus.OK, "text/html; charset=utf-8", page.render(view).encode())
+            return Answer(HTTPStatus.OK, "text/html; charset=utf-8", page.render(view).encode("utf-8", "replace"))
         if path in {"/healthz", "/livez"}:
             return self._alive()
         if path in {"/metrics", "/readyz"} and (view is None or not ready):

@@ -5,6 +5,7 @@ Everything that came from a log or a device is escaped.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable
 from html import escape
@@ -23,7 +24,6 @@ _NAMES = {
     Subsystem.CONTAINER_RUNTIME: "Container runtime",
     Subsystem.ACCELERATED_HARDWARE: "Accelerated hardware",
 }
-_FAMILIES = {"xid": "Xid", "sxid": "SXid"}
 _MEANING = {
     Health.HEALTHY: "observed, nothing wrong",
     Health.DEGRADED: "observed, warnings hold",
@@ -38,7 +38,7 @@ def render(view: View | None) -> str:
     if view is None or not view.self_.ready:
         return _document("nodehealth", "<main><h1>nodehealth</h1><p>Reading what was logged before the start.</p></main>")
     worst = _worst(view)
-    active = sorted((p for p in view.problems if p.active), key=_urgency)
+    active = view.active()
     parts = (
         f'<header class="{worst}"><h1>{_headline(worst, active)}</h1><p>{_subline(view)}</p></header>',
         _subsystems(view),
@@ -65,9 +65,11 @@ def _worst(view: View) -> Health:
 
 
 def _headline(worst: Health, active: list[Problem]) -> str:
-    critical = sum(problem.reason.severity is Severity.CRITICAL for problem in active)
+    critical = [problem for problem in active if problem.reason.severity is Severity.CRITICAL]
     if worst is Health.UNHEALTHY:
-        return f"This node is unhealthy: {critical} critical problem{'s' if critical > 1 else ''}"
+        devices = len({problem.object for problem in critical})
+        where = f" on {devices} devices" if devices > 1 else ""
+        return f"This node is unhealthy: {len(critical)} critical problem{'s' if len(critical) > 1 else ''}{where}"
     return {
         Health.DEGRADED: "This node works, with warnings",
         Health.HEALTHY: "This node is healthy",
@@ -91,15 +93,16 @@ def _subsystems(view: View) -> str:
     cells = []
     for subsystem in Subsystem:
         health = view.health(subsystem)
-        count = sum(p.active for p in view.problems if p.reason.subsystem is subsystem)
-        what = f"{count} problem{'s' if count != 1 else ''}" if count else _MEANING[health]
+        what = _tally(view, subsystem) or _MEANING[health]
         word = health or "absent"
         cells.append(f'<li class="{word}"><b>{_NAMES[subsystem]}</b><span>{word}</span><small>{what}</small></li>')
     return f'<ul class="subsystems">{"".join(cells)}</ul>'
 
 
-def _urgency(problem: Problem) -> tuple[int, float]:
-    return list(Severity).index(problem.reason.severity), -problem.last_seen
+def _tally(view: View, subsystem: Subsystem) -> str:
+    """How many critical, warning and info problems hold."""
+    found = [p.reason.severity for p in view.problems if p.active and p.reason.subsystem is subsystem]
+    return ", ".join(f"{found.count(severity)} {severity}" for severity in Severity if severity in found)
 
 
 def _problems(active: list[Problem], view: View) -> str:
@@ -108,10 +111,10 @@ def _problems(active: list[Problem], view: View) -> str:
     rows = [
         (
             f'<span class="{p.reason.severity}">{p.reason.severity}</span>',
-            f"<b>{escape(p.reason.name)}</b>{_injected(p.injected)}<br>{escape(p.reason.summary)}",
+            f"<b>{escape(p.reason.name)}</b>{_injected(p.injected)}<br>{escape(p.detail or p.reason.summary)}",
             _object(p, view),
-            f"<b>{p.reason.action.replace('_', ' ')}</b><br>{escape(p.reason.remedy)}",
-            f"{_when(p.since)}<br><small>last {_when(p.last_seen)}</small>",
+            f"<b>{p.reason.action.replace('_', ' ')}</b><br>{_prose(p.reason.remedy)}",
+            _when(p.since) + (f"<br><small>last {_when(p.last_seen)}</small>" if p.last_seen - p.since >= 1 else ""),
             f"<code>{escape(p.text[:240])}</code>",
         )
         for p in active[:MAX_ROWS]
@@ -119,6 +122,11 @@ def _problems(active: list[Problem], view: View) -> str:
     more = f"<p>and {len(active) - MAX_ROWS} more</p>" if len(active) > MAX_ROWS else ""
     heads = ("Severity", "What", "Where", "What to do", "Since", "Evidence")
     return f"<section><h2>Problems</h2>{_table(heads, rows)}{more}</section>"
+
+
+def _prose(text: str) -> str:
+    """A sentence whose commands stand between back quotes."""
+    return re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(text))
 
 
 def _injected(injected: bool) -> str:  # noqa: FBT001 - a flag of the data
@@ -129,8 +137,7 @@ def _object(problem: Problem, view: View) -> str:
     if not problem.object:
         return "the node"
     known = {gpu.pci_bus_id: gpu for gpu in view.gpus}
-    number = f"{_FAMILIES.get(problem.reason.family, '')} {problem.variant}".strip()
-    text = escape(problem.object) + (f"<br><small>{escape(number)}</small>" if number else "")
+    text = escape(problem.object) + (f"<br><small>{escape(problem.number)}</small>" if problem.number else "")
     if problem.reason.object_kind == "GPU":
         gpu = known.get(problem.object)
         text += (

@@ -73,7 +73,7 @@ class SxidReader(NumberReader):
         graded, escalation = self._grade(code, believed(said, self._family.class_of(code)))
         link = f", link {spoken['link']}" if spoken and spoken["link"] else ""
         row = self._family.table.get(code)
-        detail = (row.area if row else _UNITS.get(code // 1000, "unknown unit")) + link
+        detail = f"NVSwitch error, {row.area if row else _UNITS.get(code // 1000, 'unknown unit')}{link}"
         yield self._reason(graded).found(
             address,
             str(code),

@@ -221,9 +221,9 @@ class XidReader(NumberReader):
     def _spoken(self, code: int, rest: str) -> tuple[Class, str]:
         if code in _NVLINK5_CODES and (error := decode_nvlink5(rest)):
             subcode = "" if error.subcode is None else f", sub-code {error.subcode}"
-            return classify_nvlink5(code, error), f"unit {error.unit}, link {error.link}{subcode}"
+            return classify_nvlink5(code, error), f"NVLink error in unit {error.unit} on link {error.link}{subcode}"
         if code == RECOVERY_ACTION and (spoken := recovery_action(rest)):
-            return spoken, "the driver's own recovery action"
+            return spoken, "The driver itself says that this is needed"
         return self._family.class_of(code), ""
 
     def _found(self, code: int, address: str, built_in: Class, counts: Counts, detail: str) -> Finding:
