@@ -35,7 +35,7 @@ from nodehealth.state import Moment, State  # noqa: E402
 
 DEMO = ROOT / "tests/hosts/gpu-node-sick"
 TICKS = os.sysconf("SC_CLK_TCK")
-BUSES = 30  # times seven Xids: more than a thousand series on the page of this host
+BUSES = 30  # more than a thousand series on the page of this host
 HAS_KMSG = os.geteuid() == 0 and os.access("/dev/kmsg", os.W_OK)
 
 
@@ -234,7 +234,7 @@ def scrapes() -> Iterator[Figure]:
     if not HAS_KMSG:
         return
     with running(behind_ring=True) as exporter:
-        fill(exporter)
+        fill(exporter, 8)  # about as many series as the demo has
         count, address = len(exporter.page()), live.new_address()
         kept = connect(exporter)
 
@@ -265,13 +265,13 @@ def percentiles(seconds: list[float]) -> str:
     return f"{statistics.median(ordered) * 1e3:.2f} / {ordered[int(len(ordered) * 0.99) - 1] * 1e3:.2f}"
 
 
-def fill(exporter: Exporter) -> None:
-    """Grow the page of the real host to a thousand series and more."""
+def fill(exporter: Exporter, buses: int) -> None:
+    """Grow the page of the real host: seven Xids on each of so many GPUs."""
     base = live.new_address().split(":")[0]
-    for bus in range(BUSES):
+    for bus in range(buses):
         for code in (31, 48, 63, 74, 79, 94, 119):
             live.write(f"NVRM: Xid (PCI:{base}:{bus:02x}:00): {code}, pid=1, name=x, filling the page")
-    exporter.wait(lambda: value(exporter.page(), "nodehealth_gpu_xid_errors_total") >= BUSES * 7)
+    exporter.wait(lambda: value(exporter.page(), "nodehealth_gpu_xid_errors_total") >= buses * 7)
 
 
 def latency() -> Iterator[Figure]:
@@ -282,7 +282,7 @@ def latency() -> Iterator[Figure]:
     wakeups = bare_wakeups(200)
     yield Figure("bare poll() wake-up on /dev/kmsg, p50 / p99 of 200", f"{percentiles(wakeups)} ms", "-")
     with running(behind_ring=True) as exporter:
-        fill(exporter)
+        fill(exporter, BUSES)
         count, connection, address = len(exporter.page()), connect(exporter), live.new_address()
         pattern = re.compile(rb'errors_total\{pci_bus_id="[^"]*%s[^}]*\} (\d+)' % address.encode())
         found = []
@@ -323,10 +323,13 @@ def report_wakeups(pipe: Connection, rounds: int) -> None:
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     pipe.send("ready")
-    for _ in range(rounds):
-        poll.poll()
-        pipe.send(time.monotonic())
-        os.read(descriptor, 32768)
+    for number in range(rounds):
+        woken = 0.0
+        while not woken:
+            poll.poll()
+            now = time.monotonic()
+            woken = now if b"bare wake-up %d\n" % number in os.read(descriptor, 32768) else 0.0
+        pipe.send(woken)
 
 
 if __name__ == "__main__":

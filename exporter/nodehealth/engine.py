@@ -19,7 +19,7 @@ from nodehealth.runner import Changed, Runner
 from nodehealth.settings import SettingsError, Trust
 from nodehealth.sources.follower import Batch, Follower, Position
 from nodehealth.sources.host import Gpu
-from nodehealth.state import Moment, State
+from nodehealth.state import Change, Moment, State
 from nodehealth.store import Transaction
 from nodehealth.view import SelfView, SourceState, SourceView, View
 from nodehealth.wiring import Wiring, hardware_of, plan
@@ -273,7 +273,7 @@ class Engine:
         ready = self._view.self_.ready or self._is_ready()
         if self._changed or ready != self._view.self_.ready:
             self._changed = False
-            self._publish(ready=ready, what=bool(change))
+            self._publish(change, ready=ready)
 
     def _flush_positions(self) -> None:
         """Positions without an effect can wait for the tick: what lies behind them would only be read again."""
@@ -281,28 +281,22 @@ class Engine:
             transaction, self._unsaved = self._unsaved, Transaction()
             self._wiring.store.commit(transaction)
 
-    def _publish(self, *, ready: bool, what: bool) -> None:
+    def _publish(self, change: Change, *, ready: bool) -> None:
+        """Show the state; what did not change stays the same object, so that it is not rendered again."""
         store, view, state = self._wiring.store, self._view, self.state
-        self_view = replace(
-            view.self_,
-            ready=ready,
-            saved=store is not None and store.saved,
-            cut_objects=state.cut_objects,
-        )
-        changed = {
-            "counts": dict(state.counts),
-            "numbers": dict(state.numbers),
-            "problems": tuple(state.problems.values()),
-            "history": tuple(state.history),
-        }
-        sources = tuple(self._sources[name] for name in sorted(self._sources))
+        saved = store is not None and store.saved
+        self_view = replace(view.self_, ready=ready, saved=saved, cut_objects=state.cut_objects)
+        first = not view.self_.ready
         self._view = replace(
             view,
             reasons=state.reasons,
             hardware=state.hardware,
             self_=view.self_ if self_view == view.self_ else self_view,
-            sources=sources,
-            **(changed if what or not view.self_.ready else {}),  # type: ignore[arg-type]
+            sources=tuple(self._sources[name] for name in sorted(self._sources)),
+            counts=dict(state.counts) if first or change.counts else view.counts,
+            numbers=dict(state.numbers) if first or change.numbers else view.numbers,
+            problems=tuple(state.problems.values()) if first or change.problems else view.problems,
+            history=tuple(state.history) if first or change.history else view.history,
         )
         self._publish_view(self._view)
 

@@ -142,7 +142,7 @@ def _about_findings(found: Explanation, host: Host) -> Iterable[str]:
             yield from _about_number(finding.number, host)
         where = f" on {finding.object}" if finding.object else ""
         yield f"{reason.name}{where}: {reason.severity}, action {reason.action.replace('_', ' ')}. {reason.summary}"
-        yield _effect(finding)
+        yield _effect(finding, ends=any(recovery.variant for recovery in found.recoveries))
         yield f"what to do: {reason.remedy}"
         if finding.lasting or finding.escalation:
             ends = [_end(clear) for clear in reason.clears if clear.kind is not ClearKind.OPERATOR]
@@ -176,13 +176,14 @@ def _word(number: Number) -> str:
     return "SXid" if number.family == "sxid" else "Xid"
 
 
-def _effect(finding: Finding) -> str:
+def _effect(finding: Finding, *, ends: bool) -> str:
     number, reason, escalation = finding.number, finding.reason, finding.escalation
     if not reason.enabled:
         return "the configuration disables this reason: no problem is made of it"
     if not finding.lasting and escalation is None:
         what = f"{_word(number)} {number.code}" if number else "this"
-        return f"{what} is an application fault: counted, the node stays healthy"
+        kind = "says that a fault ended" if ends else "is an application fault"
+        return f"{what} {kind}: counted, the node stays healthy"
     repeats = escalation.repetition if escalation else reason.repeats
     after = f"once it was seen {repeats.count} times within {_span(repeats.seconds)}, " if repeats else ""
     stronger = escalation.reason if escalation else reason

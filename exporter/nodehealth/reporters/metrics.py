@@ -7,8 +7,10 @@ on an immutable View, without touching the engine.
 
 from __future__ import annotations
 
-import gzip
+import math
+import struct
 import threading
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -23,6 +25,7 @@ from nodehealth.view import View
 
 OPENMETRICS_END = b"# EOF\n"
 GZIP_LEVEL = 1
+GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # deflate, no name, no time, unknown system
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,9 @@ class _One(Collector):
         yield self._family
 
 
+_NO_LINE = (math.nan, b"")
+
+
 class _Part:
     """One family in one format: each sample's line is kept and rendered again only when its value changed."""
 
@@ -63,19 +69,30 @@ class _Part:
         self._head = b""
         self._lines: dict[tuple[str, ...], tuple[float, bytes]] = {}
         self._body = b""
+        self._deflated: bytes | None = None
 
     def body(self, view: View) -> bytes:
         section = self._metric.section(view)
         if not _same(section, self._section):
             self._section = section
             self._body = self._join(dict(self._metric.read(view)))
+            self._deflated = None
         return self._body
 
+    def deflated(self) -> bytes:
+        """The compressed form of the last body: complete deflate blocks that refer to nothing before them."""
+        if self._deflated is None:
+            compressor = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
+            self._deflated = compressor.compress(self._body) + compressor.flush(zlib.Z_FULL_FLUSH)
+        return self._deflated
+
     def _join(self, samples: dict[tuple[str, ...], float]) -> bytes:
-        kept = {labels: line for labels, line in self._lines.items() if samples.get(labels) == line[0]}
-        self._render({labels: value for labels, value in samples.items() if labels not in kept}, kept)
-        self._lines = kept
-        return self._head + b"".join([kept[labels][1] for labels in samples]) if samples else b""
+        lines = self._lines
+        changed = {labels: value for labels, value in samples.items() if lines.get(labels, _NO_LINE)[0] != value}
+        self._render(changed, lines)
+        if len(lines) > len(samples):
+            self._lines = lines = {labels: lines[labels] for labels in samples}
+        return self._head + b"".join([lines[labels][1] for labels in samples]) if samples else b""
 
     def _render(self, samples: dict[tuple[str, ...], float], into: dict[tuple[str, ...], tuple[float, bytes]]) -> None:
         """Have prometheus_client render these samples: HELP, TYPE, then one line for each."""
@@ -114,7 +131,17 @@ class Page:
             kept = self._kept.get((style, compressed))
             if kept is not None and kept[0] is view:
                 return kept[1]
-            body = b"".join(part.body(view) for part in self._parts[style]) + style.end
-            body = gzip.compress(body, GZIP_LEVEL) if compressed else body
+            parts = self._parts[style]
+            body = b"".join([part.body(view) for part in parts]) + style.end
+            if compressed:
+                body = _gzip(body, [part.deflated() for part in parts], style.end)
             self._kept[style, compressed] = (view, body)
             return body
+
+
+def _gzip(body: bytes, blocks: list[bytes], end: bytes) -> bytes:
+    """One gzip member (RFC 1952) of blocks that were compressed before: only what changed is compressed again."""
+    compressor = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
+    last = compressor.compress(end) + compressor.flush()
+    trailer = struct.pack("<LL", zlib.crc32(body), len(body) & 0xFFFFFFFF)
+    return b"".join([GZIP_HEADER, *blocks, last, trailer])

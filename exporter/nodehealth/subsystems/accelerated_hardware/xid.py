@@ -229,6 +229,7 @@ class XidReader(NumberReader):
     def _found(self, code: int, address: str, built_in: Class, counts: Counts, detail: str) -> Finding:
         graded, escalation = self._grade(code, built_in)
         row = self._family.table.get(code)
+        passing = code in RECOVERS or (row is not None and row.application)
         regraded = escalation is None and graded[0] is not built_in[0]
         return self._reason(graded).found(
             address,
@@ -237,7 +238,7 @@ class XidReader(NumberReader):
             escalation=escalation,
             number=self._number(code, address, graded, counts, detail),
             latest=code == RECOVERY_ACTION,
-            lasting=not (row and row.application) or regraded,
+            lasting=not passing or regraded,
         )
 
     def _number(self, code: int, address: str, graded: Class, counts: Counts, detail: str) -> Number:
