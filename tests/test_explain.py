@@ -83,7 +83,7 @@ def test_unknown_number_says_so(host: Host) -> None:
 
 def test_nvlink5_is_decoded(host: Host) -> None:
     found = text("NVRM: Xid (PCI:0000:3b:00): 145, RLW_REMAP Nonfatal XC1 i0 Link 10 (0x00000004 0x00000040)", host)
-    assert found[1] == "  Xid 145 is NVLINK_RLW_ERROR: unit RLW_REMAP, link 10, sub-code 0"
+    assert found[1] == "  Xid 145 is NVLINK_RLW_ERROR: NVLink error in unit RLW_REMAP on link 10, sub-code 0"
 
 
 def test_lost_gpu_without_an_xid_leaves_the_counter(host: Host) -> None:
@@ -98,7 +98,11 @@ def test_recovery_says_what_it_ends(host: Host) -> None:
         "  says that the GPU was reset or its driver loaded: ends what a reset ends on 0000:3b:00.0",
     ]
     assert text("NVRM: loading NVIDIA UNIX x86_64", host)[1].endswith("ends what a reset ends on every device")
-    assert text("NVRM: Xid (PCI:0000:3b:00): 162, x", host)[-1] == "  ends number 163 on 0000:3b:00.0"
+    found = text("NVRM: Xid (PCI:0000:3b:00): 162, x", host)
+    assert "  Xid 162 says that a fault ended: counted, the node stays healthy" in found
+    assert found[-1] == "  ends number 163 on 0000:3b:00.0"
+    found = text("nvidia-nvswitch3: SXid (PCI:0000:05:00.0): 10005, x", host)
+    assert "  SXid 10005 says that a fault ended: counted, the node stays healthy" in found
     assert text("nfs: server 10.0.0.1 OK", host)[-1].startswith("  ends NfsServerNotResponding on ")
 
 

@@ -14,7 +14,7 @@ import live
 from conftest import needs_kmsg
 from followers import BOOT, NOW, UPTIME, Read, append, follow, host, nothing, write
 from nodehealth.sources import kmsg
-from nodehealth.sources.follower import Absent, Down, Stop
+from nodehealth.sources.follower import Absent, Batch, Down, Stop
 from nodehealth.sources.host import Host
 from nodehealth.sources.kmsg import KernelRecord, KmsgFollower, Malformed, parse
 
@@ -155,7 +155,7 @@ def test_long_record_is_cut_and_counted(recording: Path) -> None:
 def test_recording_written_in_pieces_gives_whole_records(recording: Path) -> None:
     whole = line(1, "first") + GPU + line(2, "second") + GPU
     pieces = [whole[start : start + 7] for start in range(0, len(whole), 7)]
-    steps = [lambda piece=piece: append(recording, piece) for piece in pieces]  # type: ignore[misc]
+    steps = [lambda piece=piece: append(recording, piece) for piece in pieces]
     got = read(recording, None, *steps, nothing)
     assert (got.texts, got.total("malformed"), got.total("lost")) == (["first", "second"], 0, 0)
 
@@ -321,7 +321,7 @@ def test_line_written_while_following_arrives_live() -> None:
     text = f"helper line of a test {live.new_address()}"
     stop, got = Stop(), Read()
 
-    def emit(batch: kmsg.Batch) -> None:
+    def emit(batch: Batch) -> None:
         got.emit(batch)
         if batch.caught_up and len(got.batches) == 1:
             live.write(text)

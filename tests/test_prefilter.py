@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from nodehealth.prefilter import PatternError, Prefilter, required_literals
+
+PATIENT = settings(deadline=None, suppress_health_check=list(HealthCheck))  # this machine may be busy
 
 
 @pytest.mark.parametrize(
@@ -89,6 +91,7 @@ def _usable(regex: str) -> bool:
 
 
 @given(st.lists(PATTERNS, min_size=1, max_size=5), st.data())
+@PATIENT
 def test_a_match_is_never_hidden(patterns: list[str], data: st.DataObject) -> None:
     line = data.draw(st.one_of(st.from_regex(data.draw(st.sampled_from(patterns))), st.text("abcd. 1", max_size=30)))
     assume(all(_usable(regex) for regex in patterns))

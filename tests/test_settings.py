@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nodehealth.model import Action, Override, Repetition, Severity, Subsystem
@@ -22,6 +22,8 @@ from nodehealth.settings import (
     nearest,
     parse,
 )
+
+PATIENT = settings(deadline=None, suppress_health_check=list(HealthCheck))  # this machine may be busy
 
 RULE = {
     "name": "RaidDegraded",
@@ -243,6 +245,7 @@ TOP = ["sources", "trust_user_records", "backlog_max_age", "reasons", "xids", "s
 
 
 @given(st.one_of(JSONLIKE, st.dictionaries(st.sampled_from(TOP), JSONLIKE)))
+@PATIENT
 def test_whatever_the_file_holds_it_is_read_or_refused(document: object) -> None:
     with suppress(SettingsError):
         assert isinstance(parse(document), Settings)

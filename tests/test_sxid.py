@@ -103,7 +103,7 @@ def test_unknown_number_says_at_least_the_unit(code: int, unit: str) -> None:
     found = finding(message(code, ", Unknown error"))
     assert (found.reason.severity, found.reason.action) == ("warning", "investigate")
     assert found.number is not None
-    assert (found.number.name, found.number.detail) == (None, unit)
+    assert (found.number.name, found.number.detail) == (None, f"NVSwitch error, {unit}")
 
 
 # -- the line's word ---------------------------------------------------------------------------------------------------
@@ -138,7 +138,7 @@ def test_cut_lines_count(rest: str) -> None:
 def test_link_is_in_the_detail() -> None:
     number = finding(message(20034, ", Fatal, Link 62 LTSSM Fault Up")).number
     assert number is not None
-    assert number.detail == "data/physical link, link 62"
+    assert number.detail == "NVSwitch error, data/physical link, link 62"
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,8 @@ def test_detail_lines_alone_are_a_fault() -> None:
 def test_the_end_of_a_thermal_event_ends_its_start() -> None:
     assert [type(event) for event in events(message(10005))] == [Finding, Recovery]
     state = fold((0.0, message(10004)), (9.0, message(10005)))
-    assert [problem.variant for problem in state.problems.values() if problem.active] == ["10005"]
+    assert [problem.variant for problem in state.problems.values() if problem.active] == []
+    assert state.numbers["sxid", "0000:05:00.0", "10005"].value == 1, "the end is counted"
 
 
 @pytest.mark.parametrize(("end", "start"), [(10005, "10004"), (28002, "28001"), (28004, "28003")])

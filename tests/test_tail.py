@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from followers import NOW, UPTIME, Read, Script, Step, append, follow, host, nothing, write
 from nodehealth.sources import tail
-from nodehealth.sources.follower import Absent, Down, Position, Stop
+from nodehealth.sources.follower import Absent, Batch, Down, Position, Stop
 from nodehealth.sources.tail import FileFollower
 
 LOG = "/var/log/app.log"
@@ -281,6 +281,26 @@ def test_missing_directory_is_absent(tmp_path: Path) -> None:
     assert isinstance(follow(FileFollower(host(tmp_path), LOG)).error, Absent)
 
 
+def test_rotations_leave_no_file_open(log: Path) -> None:
+    def descriptors() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    before = descriptors()
+    rotations = [
+        adds(log, "one\n"),
+        lambda: rotate(log),
+        *[nothing] * 6,
+        adds(log, "two\n"),
+        lambda: copytruncate(log),
+        nothing,
+    ]
+    first = read(log, WATCHED, *rotations, *rotations)
+    assert first.texts == ["one", "two", "one", "two"]
+    rotate(log)
+    read(log, first.position)
+    assert descriptors() == before
+
+
 # -- rotation while stopped ------------------------------------------------------------------------------------------------
 
 
@@ -361,7 +381,7 @@ def test_stop_in_the_middle_of_a_rolled_file_goes_on_there(log: Path) -> None:
     stop = Script()
     second = Read(first.position)
 
-    def emit(batch: tail.Batch) -> None:
+    def emit(batch: Batch) -> None:
         second.emit(batch)
         stop.set()
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nodehealth import catalog as catalogs
 from nodehealth.model import Record
 from nodehealth.wrapper import unwrap
+
+PATIENT = settings(deadline=None, suppress_health_check=list(HealthCheck))  # this machine may be busy
 
 CATALOG = catalogs.load()
 BARE = "NVRM: Xid (PCI:0000:3b:00): 79, pid='<unknown>', name=<unknown>, GPU has fallen off the bus."
@@ -117,11 +119,13 @@ LAYERS = st.one_of(
 
 
 @given(LAYERS, st.sampled_from(LINES))
+@PATIENT
 def test_wrapping_and_unwrapping_gives_the_bare_line(wrapper: str, bare: str) -> None:
     assert unwrap(wrapper + bare) == bare
 
 
 @given(st.text(max_size=200))
+@PATIENT
 def test_unwrapping_twice_is_unwrapping_once_and_leaves_an_end_of_the_line(text: str) -> None:
     once = unwrap(text)
     assert text.endswith(once)
@@ -130,6 +134,7 @@ def test_unwrapping_twice_is_unwrapping_once_and_leaves_an_end_of_the_line(text:
 
 
 @given(st.text(max_size=200).map(lambda text: f"NVRM: {text}"))
+@PATIENT
 def test_a_bare_line_stays(line: str) -> None:
     assert unwrap(line) == line
 

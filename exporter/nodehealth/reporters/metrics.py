@@ -24,7 +24,12 @@ from nodehealth.reporters.families import Metric
 from nodehealth.view import View
 
 OPENMETRICS_END = b"# EOF\n"
-GZIP_LEVEL = 1
+DEFLATE = (
+    1,
+    zlib.DEFLATED,
+    -12,
+    5,
+)  # fastest, raw, window of 4 KiB: lines repeat within that, and it costs little to begin
 GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # deflate, no name, no time, unknown system
 
 
@@ -69,20 +74,21 @@ class _Part:
         self._head = b""
         self._lines: dict[tuple[str, ...], tuple[float, bytes]] = {}
         self._body = b""
-        self._deflated: bytes | None = None
+        self._deflated: bytes | None = b""
 
     def body(self, view: View) -> bytes:
         section = self._metric.section(view)
         if not _same(section, self._section):
             self._section = section
-            self._body = self._join(dict(self._metric.read(view)))
-            self._deflated = None
+            body = self._join(dict(self._metric.read(view)))
+            if body != self._body:
+                self._body, self._deflated = body, None
         return self._body
 
     def deflated(self) -> bytes:
         """The compressed form of the last body: complete deflate blocks that refer to nothing before them."""
         if self._deflated is None:
-            compressor = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
+            compressor = zlib.compressobj(*DEFLATE)
             self._deflated = compressor.compress(self._body) + compressor.flush(zlib.Z_FULL_FLUSH)
         return self._deflated
 
@@ -141,7 +147,7 @@ class Page:
 
 def _gzip(body: bytes, blocks: list[bytes], end: bytes) -> bytes:
     """One gzip member (RFC 1952) of blocks that were compressed before: only what changed is compressed again."""
-    compressor = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
+    compressor = zlib.compressobj(*DEFLATE)
     last = compressor.compress(end) + compressor.flush()
     trailer = struct.pack("<LL", zlib.crc32(body), len(body) & 0xFFFFFFFF)
     return b"".join([GZIP_HEADER, *blocks, last, trailer])
