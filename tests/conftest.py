@@ -22,9 +22,12 @@ def golden(request: pytest.FixtureRequest) -> bool:
 
 
 needs_kmsg = pytest.mark.skipif(
-    os.geteuid() != 0 or not os.access("/dev/kmsg", os.W_OK), reason="needs root and a writable /dev/kmsg (the real kernel log)"
+    os.geteuid() != 0 or not os.access("/dev/kmsg", os.W_OK),
+    reason="needs root and a writable /dev/kmsg (the real kernel log)",
 )
-needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (Debian: apt-get install prometheus)")
+needs_promtool = pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="needs promtool (Debian: apt-get install prometheus)"
+)
 needs_journald = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("journalctl") is None or not Path("/lib/systemd/systemd-journald").exists(),
     reason="needs root, journalctl and systemd-journald (Debian: apt-get install systemd)",

@@ -6,6 +6,7 @@ character classes whose follower they cannot eat, and every other gap has an upp
 
 from __future__ import annotations
 
+import re
 from re import _constants as sre  # type: ignore[attr-defined]
 from re import _parser as parser  # type: ignore[attr-defined]
 from typing import Any
@@ -98,8 +99,6 @@ def _characters(atom: Any) -> frozenset[int]:
 
 
 def _class(items: list[Any]) -> frozenset[int]:
-    import re
-
     found: set[int] = set()
     negated = False
     for operator, argument in items:
@@ -110,7 +109,13 @@ def _class(items: list[Any]) -> frozenset[int]:
         elif operator is sre.RANGE:
             found |= set(range(argument[0], min(argument[1], 127) + 1))
         elif operator is sre.CATEGORY:
-            letter = {sre.CATEGORY_DIGIT: r"\d", sre.CATEGORY_WORD: r"\w", sre.CATEGORY_SPACE: r"\s",
-                      sre.CATEGORY_NOT_DIGIT: r"\D", sre.CATEGORY_NOT_WORD: r"\W", sre.CATEGORY_NOT_SPACE: r"\S"}[argument]
+            letter = {
+                sre.CATEGORY_DIGIT: r"\d",
+                sre.CATEGORY_WORD: r"\w",
+                sre.CATEGORY_SPACE: r"\s",
+                sre.CATEGORY_NOT_DIGIT: r"\D",
+                sre.CATEGORY_NOT_WORD: r"\W",
+                sre.CATEGORY_NOT_SPACE: r"\S",
+            }[argument]
             found |= {code for code in range(128) if re.match(letter, chr(code))}
     return frozenset(range(128)) - found if negated else frozenset(found)

@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
-from cross_matches import ALLOWED
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cross_matches import ALLOWED
 from nodehealth import catalog as catalogs
 from nodehealth.catalog import Catalog, findings
 from nodehealth.model import ClearKind, Example, Pattern, Reason, Record

@@ -38,18 +38,18 @@ def problem(cleared: float | None = None) -> Problem:
 
 def occurrence(number: int = 0) -> Occurrence:
     return Occurrence(
-        float(number),
-        Happening.FOUND,
-        "NvidiaXIDError",
-        "critical",
-        "reset_gpu",
-        "0000:3b:00.0",
-        "48",
-        False,
-        "kmsg",
-        "boot",
-        7,
-        "t",
+        time=float(number),
+        happening=Happening.FOUND,
+        reason="NvidiaXIDError",
+        severity="critical",
+        action="reset_gpu",
+        object="0000:3b:00.0",
+        variant="48",
+        injected=False,
+        source="kmsg",
+        boot_id="boot",
+        sequence=7,
+        text="text",
     )
 
 
