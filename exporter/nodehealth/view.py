@@ -132,7 +132,6 @@ class SelfView:
     config_reload_time: float = 0.0
     state_note: str = ""
     cut_objects: int = 0
-    suppressed_logs: int = 0
 
 
 @dataclass(frozen=True, slots=True)

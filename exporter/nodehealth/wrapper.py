@@ -17,7 +17,7 @@ _SYSLOG = rf"{_MONTH} {{1,2}}\d{{1,2}} \d\d:\d\d:\d\d(?:\.\d{{1,6}})?"
 
 _LAYER = re.compile(
     r"\s{0,16}(?:"
-    r"<\d{1,3}>"  # priority of printk and syslog
+    r"<\d{1,3}>(?:1 (?=\d{4}-))?"  # priority of printk and syslog, with the version of RFC 5424
     r"|\d{1,4},\d{1,20},\d{1,20},[-c+](?:,[^;\n]{0,128})?;"  # raw /dev/kmsg record
     r"|(?:kern|user|daemon|syslog) {0,3}:[a-z]{3,7} {0,3}:"  # dmesg --decode
     rf"|\[ {{0,12}}\d{{1,14}}(?:\.\d{{1,9}})?\](?:\[ {{0,8}}[TC]\d{{1,8}}\])?"  # printk time and caller
@@ -27,7 +27,7 @@ _LAYER = re.compile(
     rf"|{_SYSLOG}(?= )"
     rf"|{_FULL}(?= )"  # journalctl -o short-full
     r"|\d{10}\.\d{6}(?= )"  # journalctl -o short-unix
-    r"|(?:[A-Za-z0-9][\w.-]{0,252} {1,4})?kernel: {0,4}"  # host and program of syslog
+    r"|(?:[A-Za-z0-9][\w.-]{0,252} {1,4})?kernel(?:: {0,4}| - - - )"  # host and program of syslog
     r"|message repeated \d{1,6} times: \["
     r")\s{0,16}"
 )
