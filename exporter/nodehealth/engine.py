@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from queue import Empty, SimpleQueue
 
 from nodehealth import __version__
@@ -48,6 +48,7 @@ class Engine:
         self._losses: dict[tuple[str, str], int] = dict(wiring.saved.losses)
         self._sources: dict[str, SourceView] = {}
         self._changed = True
+        self._config_ok = True
         clock = wiring.host.clock
         self._started = clock.monotonic()
         self._summary_due = self._started + SUMMARY_SECONDS
@@ -285,20 +286,25 @@ class Engine:
         """Show the state; what did not change stays the same object, so that it is not rendered again."""
         store, view, state = self._wiring.store, self._view, self.state
         saved = store is not None and store.saved
-        self_view = replace(view.self_, ready=ready, saved=saved, cut_objects=state.cut_objects)
+        self_view = replace(
+            view.self_, ready=ready, saved=saved, cut_objects=state.cut_objects, config_reload_ok=self._config_ok
+        )
         first = not view.self_.ready
-        self._view = replace(
+        sources = tuple(self._sources[name] for name in sorted(self._sources))
+        shown = replace(
             view,
             reasons=state.reasons,
             hardware=state.hardware,
             self_=view.self_ if self_view == view.self_ else self_view,
-            sources=tuple(self._sources[name] for name in sorted(self._sources)),
+            sources=view.sources if sources == view.sources else sources,
             counts=dict(state.counts) if first or change.counts else view.counts,
             numbers=dict(state.numbers) if first or change.numbers else view.numbers,
             problems=tuple(state.problems.values()) if first or change.problems else view.problems,
             history=tuple(state.history) if first or change.history else view.history,
         )
-        self._publish_view(self._view)
+        if any(getattr(shown, each.name) is not getattr(view, each.name) for each in fields(View)):
+            self._view = shown
+            self._publish_view(shown)
 
     def _all_caught_up(self) -> bool:
         return not any(runner.alive for runner in self._runners.values()) and self._queue.empty()
@@ -324,14 +330,12 @@ class Engine:
             settings, catalog = self._wiring.load()
         except SettingsError as error:
             log.error("configuration refused, the old one stays", extra={"why": str(error)})  # noqa: TRY400
-            self._view = replace(self._view, self_=replace(self._view.self_, config_reload_ok=False))
+            self._config_ok = False
         else:
             self._wiring.settings, self._wiring.catalog = settings, catalog
             self.state.regrade(catalog.reasons, self._moment())
             self._follow_plan()
-            now = self._wiring.host.clock.now()
-            self_view = replace(self._view.self_, config_reload_ok=True, config_reload_time=now)
-            self._view = replace(self._view, self_=self_view)
+            self._config_ok = True
             log.info("configuration reloaded")
         self._changed = True
 

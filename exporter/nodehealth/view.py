@@ -129,7 +129,6 @@ class SelfView:
     saved: bool = True
     ready: bool = False
     config_reload_ok: bool = True
-    config_reload_time: float = 0.0
     state_note: str = ""
     cut_objects: int = 0
 

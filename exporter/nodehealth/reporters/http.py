@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -21,6 +22,7 @@ from nodehealth.view import View
 MAX_CONNECTIONS = 64
 IDLE_SECONDS = 60.0  # a kept-alive connection of Prometheus rests for one scrape interval
 HEARTBEAT_SECONDS = 30.0
+PREPARE_SECONDS = 0.01
 EVERY_ADDRESS = "::"  # of IPv4 too
 BACKLOG = "reading the backlog: what was logged before the start is not counted yet"
 
@@ -43,10 +45,15 @@ class Site:
         self.metrics = metrics
         self._age = age
         self._view: View | None = None
+        self._prepared = 0.0
 
     def publish(self, view: View) -> None:
-        """Show this from now on."""
+        """Show this from now on, and have its page ready unless changes come too fast for that to pay."""
         self._view = view
+        now = time.monotonic()
+        if now - self._prepared >= PREPARE_SECONDS:
+            self._prepared = now
+            self.metrics.prepare(view)
 
     def answer(self, path: str, accept: str, encoding: str) -> Answer:
         """The answer to a GET."""

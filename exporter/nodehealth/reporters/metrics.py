@@ -1,13 +1,12 @@
 """Renders a View as a Prometheus page.  The only importer of prometheus_client.
 
 A family is looked at again only when the section of the View that it reads is another object, and of that family only
-the samples that changed are rendered; everything else is bytes that wait.  Rendering happens in the thread of the scrape,
-on an immutable View, without touching the engine.
+the samples that are new are rendered and the numbers that changed exchanged; everything else is bytes that wait.  The page
+is rendered when a View is published, in the forms that scrapers asked for before, or by the scrape that comes first.
 """
 
 from __future__ import annotations
 
-import math
 import struct
 import threading
 import zlib
@@ -19,6 +18,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.metrics_core import Metric as MetricFamily
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from nodehealth.reporters.families import Metric
 from nodehealth.view import View
@@ -61,9 +61,6 @@ class _One(Collector):
         yield self._family
 
 
-_NO_LINE = (math.nan, b"")
-
-
 class _Part:
     """One family in one format: each sample's line is kept and rendered again only when its value changed."""
 
@@ -72,7 +69,7 @@ class _Part:
         self._format = style
         self._section: object = None
         self._head = b""
-        self._lines: dict[tuple[str, ...], tuple[float, bytes]] = {}
+        self._lines: dict[tuple[str, ...], _Line] = {}
         self._body = b""
         self._deflated: bytes | None = b""
 
@@ -94,13 +91,16 @@ class _Part:
 
     def _join(self, samples: dict[tuple[str, ...], float]) -> bytes:
         lines = self._lines
-        changed = {labels: value for labels, value in samples.items() if lines.get(labels, _NO_LINE)[0] != value}
-        self._render(changed, lines)
+        self._render({labels: value for labels, value in samples.items() if labels not in lines})
+        for labels, value in samples.items():
+            line = lines[labels]
+            if line.value != value:
+                line.show(value)
         if len(lines) > len(samples):
             self._lines = lines = {labels: lines[labels] for labels in samples}
-        return self._head + b"".join([lines[labels][1] for labels in samples]) if samples else b""
+        return self._head + b"".join([lines[labels].text for labels in samples]) if samples else b""
 
-    def _render(self, samples: dict[tuple[str, ...], float], into: dict[tuple[str, ...], tuple[float, bytes]]) -> None:
+    def _render(self, samples: dict[tuple[str, ...], float]) -> None:
         """Have prometheus_client render these samples: HELP, TYPE, then one line for each."""
         if not samples:
             return
@@ -111,8 +111,24 @@ class _Part:
         rendered = self._format.render(_One(family)).removesuffix(self._format.end)
         *head, lines = rendered.split(b"\n", 2)
         self._head = b"".join(line + b"\n" for line in head)
-        for (labels, value), line in zip(samples.items(), lines.split(b"\n"), strict=False):
-            into[labels] = (value, line + b"\n")
+        for (labels, value), text in zip(samples.items(), lines.split(b"\n"), strict=False):
+            self._lines[labels] = _Line(value, text + b"\n")
+
+
+class _Line:
+    """One sample as it was rendered once; afterwards only its number is exchanged."""
+
+    __slots__ = ("_name", "text", "value")
+
+    def __init__(self, value: float, text: bytes) -> None:
+        self.value = value
+        self.text = text
+        self._name = text[: text.rindex(b" ") + 1]
+
+    def show(self, value: float) -> None:
+        """The same sample with another value."""
+        self.value = value
+        self.text = self._name + str(floatToGoString(value)).encode() + b"\n"  # type: ignore[no-untyped-call]
 
 
 def _same(new: object, old: object) -> bool:
@@ -143,6 +159,11 @@ class Page:
                 body = _gzip(body, [part.deflated() for part in parts], style.end)
             self._kept[style, compressed] = (view, body)
             return body
+
+    def prepare(self, view: View) -> None:
+        """Render this View in the forms that were asked for before, so that the next scrape finds it ready."""
+        for style, compressed in list(self._kept):
+            self.body(view, style, compressed=compressed)
 
 
 def _gzip(body: bytes, blocks: list[bytes], end: bytes) -> bytes:
