@@ -16,10 +16,11 @@ from functools import cached_property, partial
 from types import ModuleType
 
 from nodehealth import own_rules, pci, subsystems
+from nodehealth.checks import Planned
 from nodehealth.model import ClearKind, Event, Finding, Override, Pattern, Reason, Record, Recovery, Rule
 from nodehealth.numbers import Family
 from nodehealth.prefilter import Prefilter
-from nodehealth.settings import Settings, SettingsError, nearest
+from nodehealth.settings import CheckSettings, Settings, SettingsError, nearest
 from nodehealth.wrapper import unwrap
 
 DRIVER_PREFIXES = ("NVRM: ", "nvidia-nvswitch", "nvidia-peermem", "nvidia-modeset: ERROR")
@@ -85,6 +86,7 @@ class Catalog:
     reasons: Mapping[str, Reason]
     rules: tuple[Rule, ...]
     families: Mapping[str, Family] = field(default_factory=dict)
+    checks: Mapping[str, Planned] = field(default_factory=dict)
     _compiled: dict[str, re.Pattern[str]] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
@@ -152,24 +154,31 @@ def load(settings: Settings | None = None) -> Catalog:
     reasons: dict[str, Reason] = {}
     rules: list[Rule] = []
     families: dict[str, Family] = {}
+    checks: dict[str, Planned] = {}
     for topic in topics():
         found, read = _topic(topic, settings)
         rules += read
         if hasattr(topic, "family"):
             families[_name(topic)] = topic.family(_overrides(topic, settings))
+        checks |= _checks(topic, settings, checks)
         for reason in found:
             if reason.name in reasons:
                 raise CatalogError(f"two reasons are named {reason.name}")
             reasons[reason.name] = reason
-    for name in settings.reasons:
-        if name not in reasons:
-            raise SettingsError(f'reasons: no reason is named "{name}"{nearest(name, reasons)}')
+    _refuse_unknown("reasons", "reason", settings.reasons, reasons)
+    _refuse_unknown("checks", "check", settings.checks, checks)
     for reason in own_rules.reasons(settings.rules):
         if reason.name in reasons:
             raise SettingsError(f'rules: a built-in reason is named "{reason.name}" already')
         reasons[reason.name] = reason
         rules += pattern_rules(reason)
-    return Catalog(reasons, tuple(rules), families)
+    return Catalog(reasons, tuple(rules), families, checks)
+
+
+def _refuse_unknown(key: str, word: str, given: Iterable[str], known: Iterable[str]) -> None:
+    for name in given:
+        if name not in known:
+            raise SettingsError(f'{key}: no {word} is named "{name}"{nearest(name, known)}')
 
 
 def _topic(topic: ModuleType, settings: Settings) -> tuple[tuple[Reason, ...], tuple[Rule, ...]]:
@@ -180,6 +189,27 @@ def _topic(topic: ModuleType, settings: Settings) -> tuple[tuple[Reason, ...], t
         return reasons, rules + context
     reasons = tuple(_graded(reason, settings) for reason in getattr(topic, "REASONS", ()))
     return reasons, tuple(rule for reason in reasons if reason.enabled for rule in pattern_rules(reason)) + context
+
+
+def _checks(topic: ModuleType, settings: Settings, known: Mapping[str, Planned]) -> dict[str, Planned]:
+    """The checks of one topic, as the configuration wants them."""
+    found: dict[str, Planned] = {}
+    for check in getattr(topic, "CHECKS", ()):
+        if check.name in known or check.name in found:
+            raise CatalogError(f"two checks are named {check.name}")
+        said = settings.checks.get(check.name, CheckSettings())
+        for name in said.thresholds:
+            if name not in check.thresholds:
+                where = f"checks.{check.name}.thresholds"
+                raise SettingsError(f'{where}: no threshold is named "{name}"{nearest(name, check.thresholds)}')
+        enabled = check.enabled if said.enabled is None else said.enabled
+        found[check.name] = Planned(
+            topic.__name__,
+            replace(check, enabled=enabled),
+            said.period or check.period,
+            {**check.thresholds, **said.thresholds},
+        )
+    return found
 
 
 def _name(topic: ModuleType) -> str:

@@ -14,6 +14,8 @@ from queue import Empty, SimpleQueue
 
 from nodehealth import __version__
 from nodehealth.catalog import is_driver_line
+from nodehealth.checks import Measurement, Metric, Pass, Planned, Sample
+from nodehealth.inspector import Inspected, Inspector
 from nodehealth.model import KERNEL_LOG, Record
 from nodehealth.runner import Changed, Runner
 from nodehealth.settings import SettingsError, Trust
@@ -21,7 +23,7 @@ from nodehealth.sources.follower import Batch, Follower, Position
 from nodehealth.sources.host import Gpu
 from nodehealth.state import Change, Moment, State
 from nodehealth.store import Transaction
-from nodehealth.view import SelfView, SourceState, SourceView, View
+from nodehealth.view import CheckView, Outcome, SelfView, SourceState, SourceView, View
 from nodehealth.wiring import Wiring, hardware_of, plan
 
 TICK_SECONDS = 1.0
@@ -49,6 +51,10 @@ class Engine:
         self._sources: dict[str, SourceView] = {}
         self._changed = True
         self._config_ok = True
+        self._inspector: Inspector | None = None
+        self._checks: dict[str, CheckView] = {}
+        self._measured: dict[str, dict[Metric, tuple[Measurement, ...]]] = {}
+        self._samples: dict[str, tuple[float, Sample]] = dict(wiring.saved.samples)
         clock = wiring.host.clock
         self._started = clock.monotonic()
         self._summary_due = self._started + SUMMARY_SECONDS
@@ -87,6 +93,7 @@ class Engine:
         self._unsaved.meta["boot_id"] = self._wiring.host.boot_id
         self._do_commands()
         self._follow_plan()
+        self._inspect_plan()
         self._settle()
         while not self._stopping.is_set() and not (self._once and self._all_caught_up()):
             self._step(TICK_SECONDS)
@@ -105,6 +112,8 @@ class Engine:
         for message in self._messages(seconds):
             if isinstance(message, Batch):
                 self._take_batch(message)
+            elif isinstance(message, Inspected):
+                self._take_inspection(message)
             elif isinstance(message, Changed):
                 self._take_change(message)
             elif message is RELOAD:
@@ -136,6 +145,9 @@ class Engine:
     def _finish(self) -> None:
         for runner in self._runners.values():
             runner.stop()
+        if self._inspector is not None:
+            self._inspector.stop()
+            self._inspector.join()
         for runner in self._runners.values():
             runner.join()
         for message in self._messages(0.01):
@@ -256,6 +268,58 @@ class Engine:
         )
         self._changed |= came_up or bool(batch.lost or batch.gaps or batch.malformed)
 
+    # -- checks --------------------------------------------------------------------------------------------------------
+
+    def _inspect_plan(self) -> None:
+        """Run the checks of the catalog; what a check measured before a reload stays until it runs again."""
+        if self._inspector is not None:
+            self._inspector.stop()
+        planned = {name: each for name, each in self._wiring.catalog.checks.items() if each.check.enabled}
+        known = self._checks
+        self._checks = {name: known.get(name) or CheckView(name, each.check.subsystem) for name, each in planned.items()}
+        self._measured = {name: each for name, each in self._measured.items() if name in planned}
+        self._inspector = Inspector(self._wiring.host, planned.values(), self._queue, once=self._once, ask=self._wiring.ask)
+
+    def _take_inspection(self, inspected: Inspected) -> None:
+        planned = self._wiring.catalog.checks.get(inspected.check)
+        if planned is None or inspected.check not in self._checks:
+            return
+        outcome, detail = self._outcome(inspected)
+        if outcome is Outcome.SUCCESS:
+            try:
+                self._judge(planned, inspected)
+            except Exception as error:  # a judge that fails is a failed check, and nothing worse
+                log.exception("judge failed", extra={"check": inspected.check})
+                outcome, detail = Outcome.FAILED, f"{type(error).__name__}: {error}"
+        else:
+            self._measured.pop(inspected.check, None)
+        before = self._checks[inspected.check]
+        if (before.outcome, before.detail) != (outcome, detail) and outcome is Outcome.FAILED:
+            log.warning("check failed", extra={"check": inspected.check, "why": detail})
+        self._checks[inspected.check] = replace(
+            before, outcome=outcome, detail=detail, duration=inspected.duration, last_run=inspected.time
+        )
+        self._changed = True
+
+    def _outcome(self, inspected: Inspected) -> tuple[Outcome, str]:
+        if inspected.failed:
+            return Outcome.FAILED, inspected.failed
+        return (Outcome.ABSENT, inspected.absent) if inspected.absent else (Outcome.SUCCESS, "")
+
+    def _judge(self, planned: Planned, inspected: Inspected) -> None:
+        """Let the pure judge say what the sample means, and fold it in."""
+        check = planned.check
+        at, previous = self._samples.get(check.name, (None, None))
+        elapsed = None if at is None else max(0.0, inspected.time - at)
+        verdict = check.judge(Pass(inspected.sample, planned.thresholds, previous, elapsed))
+        if check.keeps:
+            self._samples[check.name] = self._unsaved.samples[check.name] = (inspected.time, inspected.sample)
+        measured: dict[Metric, list[Measurement]] = {metric: [] for metric in check.metrics}
+        for each in verdict.measurements:
+            measured[each.metric].append(each)
+        self._measured[check.name] = {metric: tuple(values) for metric, values in measured.items()}
+        self.state.checked(check.reasons, verdict.findings, f"check:{check.name}", self._moment())
+
     # -- commit and publish --------------------------------------------------------------------------------------------
 
     def _settle(self) -> None:
@@ -278,7 +342,7 @@ class Engine:
 
     def _flush_positions(self) -> None:
         """Positions without an effect can wait for the tick: what lies behind them would only be read again."""
-        if self._unsaved.positions and self._wiring.store is not None:
+        if (self._unsaved.positions or self._unsaved.samples) and self._wiring.store is not None:
             transaction, self._unsaved = self._unsaved, Transaction()
             self._wiring.store.commit(transaction)
 
@@ -291,12 +355,16 @@ class Engine:
         )
         first = not view.self_.ready
         sources = tuple(self._sources[name] for name in sorted(self._sources))
+        checks = tuple(self._checks[name] for name in sorted(self._checks))
+        measured = {metric: values for group in self._measured.values() for metric, values in group.items()}
         shown = replace(
             view,
             reasons=state.reasons,
             hardware=state.hardware,
             self_=view.self_ if self_view == view.self_ else self_view,
             sources=view.sources if sources == view.sources else sources,
+            checks=view.checks if checks == view.checks else checks,
+            measurements=view.measurements if measured == view.measurements else measured,
             counts=dict(state.counts) if first or change.counts else view.counts,
             numbers=dict(state.numbers) if first or change.numbers else view.numbers,
             problems=tuple(state.problems.values()) if first or change.problems else view.problems,
@@ -307,7 +375,8 @@ class Engine:
             self._publish_view(shown)
 
     def _all_caught_up(self) -> bool:
-        return not any(runner.alive for runner in self._runners.values()) and self._queue.empty()
+        busy = any(runner.alive for runner in self._runners.values()) or (self._inspector and self._inspector.alive)
+        return not busy and self._queue.empty()
 
     def _is_ready(self) -> bool:
         late = self._wiring.host.clock.monotonic() - self._started > BACKLOG_SECONDS
@@ -335,6 +404,7 @@ class Engine:
             self._wiring.settings, self._wiring.catalog = settings, catalog
             self.state.regrade(catalog.reasons, self._moment())
             self._follow_plan()
+            self._inspect_plan()
             self._config_ok = True
             log.info("configuration reloaded")
         self._changed = True

@@ -234,6 +234,7 @@ class Finding:
     `variant` tells apart faults of the same reason and object that end separately (the Xid's number).
     `latest` makes the finding replace every other of the same object and variant (a state that the driver reports).
     `lasting` is false for what happened but does not hold (an application's fault): counted and listed, never active.
+    `detail` is what a check saw, for people.
     """
 
     reason: Reason
@@ -244,6 +245,7 @@ class Finding:
     number: Number | None = None
     latest: bool = False
     lasting: bool = True
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,11 +299,12 @@ class Reason:
         number: Number | None = None,
         latest: bool = False,
         lasting: bool = True,
+        detail: str = "",
     ) -> Finding:
         """This reason holds on that object."""
         if join is None and self.joins:
             join = Join(f"{self.name}/{object}", self.joins)
-        return Finding(self, object, variant, join, escalation, number, latest, lasting)
+        return Finding(self, object, variant, join, escalation, number, latest, lasting, detail)
 
     def clears_by(self, kind: ClearKind) -> bool:
         """Whether that kind of recovery ends it; an operator always can."""

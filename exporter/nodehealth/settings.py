@@ -7,6 +7,7 @@ does.  Every error is a SettingsError whose text a person can act on.
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -61,6 +62,15 @@ class RuleSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckSettings:
+    """What the configuration changes about one check; None keeps the built-in value."""
+
+    enabled: bool | None = None
+    period: float | None = None
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The whole configuration with its defaults."""
 
@@ -72,6 +82,7 @@ class Settings:
     xids: Mapping[int, Override] = field(default_factory=dict)
     sxids: Mapping[int, Override] = field(default_factory=dict)
     rules: tuple[RuleSettings, ...] = ()
+    checks: Mapping[str, CheckSettings] = field(default_factory=dict)
 
 
 T = TypeVar("T")
@@ -216,6 +227,34 @@ def _by_name(key: str, value: Any) -> dict[str, ReasonSettings]:
     return {str(name): _reason(f"{key}.{name}", each) for name, each in _mapping(key, value).items()}
 
 
+def _by_check(key: str, value: Any) -> dict[str, CheckSettings]:
+    return {str(name): _check(f"{key}.{name}", each) for name, each in _mapping(key, value).items()}
+
+
+def _check(key: str, value: Any) -> CheckSettings:
+    parsers: dict[str, Parser[Any]] = {"enabled": flag, "period": period, "thresholds": _thresholds}
+    return CheckSettings(**_fields(key, value, parsers))
+
+
+def _thresholds(key: str, value: Any) -> dict[str, float]:
+    return {str(name): amount(f"{key}.{name}", each) for name, each in _mapping(key, value).items()}
+
+
+def amount(key: str, value: Any) -> float:
+    """A number that is not negative."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise SettingsError(f"{key}: a number that is not negative is needed, not {value!r}")
+    return float(value)
+
+
+def period(key: str, value: Any) -> float:
+    """A time of at least a second."""
+    seconds = duration(key, value)
+    if seconds < 1:
+        raise SettingsError(f"{key}: at least 1s is needed, not {value!r}")
+    return seconds
+
+
 def _rule(key: str, value: Any) -> RuleSettings:
     texts = list_of(text)
     parsers: dict[str, Parser[Any]] = {
@@ -282,6 +321,7 @@ def parse(document: Any) -> Settings:
             "xids": _by_number,
             "sxids": _by_number,
             "rules": list_of(_rule),
+            "checks": _by_check,
         },
     )
     sources = found.pop("sources", {})

@@ -190,6 +190,37 @@ class State:
             else:
                 self._forget(key)
 
+    # -- checks --------------------------------------------------------------------------------------------------------
+
+    def checked(self, reasons: Iterable[Reason], findings: Iterable[Finding], source: str, moment: Moment) -> None:
+        """Take over what a check found to hold now: new problems begin, and those that it no longer finds end."""
+        held = set()
+        for found in findings:
+            finding = replace(found, reason=self.reasons.get(found.reason.name, found.reason))
+            if finding.reason.enabled:
+                object_ = self._bounded_object(finding.reason, finding.object)
+                held.add((finding.reason.name, object_, finding.variant))
+                self._holding(finding, object_, source, moment)
+        names = {reason.name for reason in reasons if reason.clears_by(ClearKind.CHECK)}
+        for problem in self._active():
+            if problem.reason.name in names and problem.key not in held:
+                self._clear(problem, moment.now, moment, _HOW[ClearKind.CHECK])
+
+    def _holding(self, finding: Finding, object_: str, source: str, moment: Moment) -> None:
+        """A check found it: an edge from inactive to active counts, once it repeated often enough."""
+        reason = finding.reason
+        key = (reason.name, object_, finding.variant)
+        known = self.problems.get(key)
+        if known is not None and known.active:
+            self.problems[key] = replace(known, last_seen=moment.now, detail=finding.detail)
+            self._seen_clock[key] = moment.clock
+            return
+        if not self._confirmed(reason, object_, moment.now):
+            return
+        record = Record(source, (source,), finding.detail, moment.now, moment.clock, self.boot_id)
+        self._count(reason, moment.now)
+        self._activate(finding, reason, object_, record, moment, injected=False, detail=False)
+
     # -- findings ------------------------------------------------------------------------------------------------------
 
     def _found(self, finding: Finding, record: Record, moment: Moment, *, injected: bool) -> None:
@@ -290,7 +321,7 @@ class State:
                 boot_id=record.boot_id or self.boot_id,
                 sequence=record.sequence,
                 injected=injected,
-                detail=finding.number.detail if finding.number else "",
+                detail=finding.number.detail if finding.number else finding.detail,
             )
         self._put(problem)
         self._seen_clock[key] = moment.clock - max(0.0, moment.now - record.time)

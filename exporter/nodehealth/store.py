@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from nodehealth.checks import Sample
 from nodehealth.model import Reason
 from nodehealth.sources.follower import Position
 from nodehealth.state import Change
@@ -43,6 +44,7 @@ CREATE TABLE IF NOT EXISTS problems (
   reason TEXT, object TEXT, variant TEXT, since REAL, last_seen REAL, source TEXT, text TEXT, boot_id TEXT,
   sequence INTEGER, injected INTEGER, cleared REAL, detail TEXT, PRIMARY KEY (reason, object, variant)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS samples (name TEXT PRIMARY KEY, time REAL NOT NULL, sample TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS recent (key TEXT PRIMARY KEY, times TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS positions (source TEXT PRIMARY KEY, position TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS history (
@@ -72,9 +74,10 @@ class Transaction:
     losses: dict[tuple[str, str], int] = field(default_factory=dict)
     commands: dict[int, int] = field(default_factory=dict)
     meta: dict[str, str] = field(default_factory=dict)
+    samples: dict[str, tuple[float, Sample]] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return bool(self.change or self.positions or self.losses or self.commands or self.meta)
+        return bool(self.change or self.positions or self.losses or self.commands or self.meta or self.samples)
 
     def followed_by(self, later: Transaction) -> Transaction:
         """Both as one; values are absolute, so the later one wins."""
@@ -91,6 +94,7 @@ class Transaction:
             self.losses | later.losses,
             self.commands | later.commands,
             self.meta | later.meta,
+            self.samples | later.samples,
         )
 
 
@@ -107,6 +111,7 @@ class Saved:
     positions: Mapping[str, Position] = field(default_factory=dict)
     losses: Mapping[tuple[str, str], int] = field(default_factory=dict)
     history: tuple[Occurrence, ...] = ()
+    samples: Mapping[str, tuple[float, Sample]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,6 +343,8 @@ def _write(connection: sqlite3.Connection, transaction: Transaction) -> None:
             [(source, json.dumps(position)) for source, position in transaction.positions.items()],
         )
         connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", transaction.meta.items())
+        samples = [(name, at, json.dumps(sample)) for name, (at, sample) in transaction.samples.items()]
+        connection.executemany("INSERT OR REPLACE INTO samples VALUES (?, ?, ?)", samples)
         connection.executemany(
             "UPDATE commands SET ended = ? WHERE id = ?", [(n, id_) for id_, n in transaction.commands.items()]
         )
@@ -381,6 +388,10 @@ def read_saved(connection: sqlite3.Connection, reasons: Mapping[str, Reason]) ->
             source: json.loads(text) for source, text in connection.execute("SELECT source, position FROM positions")
         },
         history=tuple(read_history(connection, 50)),
+        samples={
+            name: (at, json.loads(sample))
+            for name, at, sample in connection.execute("SELECT name, time, sample FROM samples")
+        },
     )
 
 

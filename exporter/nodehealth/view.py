@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from nodehealth.checks import Measurement, Metric
 from nodehealth.model import Hardware, Health, Reason, Severity, Subsystem
 from nodehealth.sources.host import Gpu
 
@@ -119,6 +120,27 @@ class SourceView:
     caught_up: bool = False
 
 
+class Outcome(StrEnum):
+    """The three outcomes of a check, and the time before the first one."""
+
+    WAITING = "waiting"
+    SUCCESS = "success"
+    ABSENT = "absent"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckView:
+    """One check; `detail` says why it is not a success, `duration` is in seconds."""
+
+    name: str
+    subsystem: Subsystem
+    outcome: Outcome = Outcome.WAITING
+    detail: str = ""
+    duration: float = 0.0
+    last_run: float = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class SelfView:
     """The exporter itself."""
@@ -146,6 +168,8 @@ class View:
     problems: tuple[Problem, ...] = ()
     sources: tuple[SourceView, ...] = ()
     history: tuple[Occurrence, ...] = ()
+    checks: tuple[CheckView, ...] = ()
+    measurements: Mapping[Metric, tuple[Measurement, ...]] = field(default_factory=dict)
 
     def active(self) -> list[Problem]:
         """What holds now, the worst and newest first."""
@@ -165,12 +189,15 @@ class View:
         worst = {p.reason.severity for p in self.problems if p.active and p.reason.subsystem is subsystem}
         if "critical" in worst:
             return Health.UNHEALTHY
-        if not self.observed(reasons):
+        if not self.observed(subsystem, reasons):
             return Health.UNKNOWN
         return Health.DEGRADED if "warning" in worst else Health.HEALTHY
 
-    def observed(self, reasons: list[Reason]) -> bool:
-        """Whether the log streams of these reasons are being read: the kernel log where they ask for it, else any."""
+    def observed(self, subsystem: Subsystem, reasons: list[Reason]) -> bool:
+        """Whether somebody looks: the kernel log where these reasons ask for it, else any of their logs or a check."""
         wanted = {source for reason in reasons for pattern in reason.patterns for source in pattern.sources}
         served = {stream for source in self.sources if source.state is SourceState.UP for stream in source.serves}
-        return "kmsg" in served if "kmsg" in wanted else bool(wanted & served)
+        if "kmsg" in wanted:
+            return "kmsg" in served
+        looked = any(check.outcome is Outcome.SUCCESS and check.subsystem is subsystem for check in self.checks)
+        return looked or bool(wanted & served)

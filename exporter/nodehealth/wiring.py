@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from nodehealth.catalog import Catalog
+from nodehealth.inspector import Ask
 from nodehealth.model import KERNEL_LOG, Hardware
 from nodehealth.settings import Settings
 from nodehealth.sources.follower import Follower, Position
@@ -18,7 +19,10 @@ from nodehealth.store import Saved, Store
 
 @dataclass(slots=True)
 class Wiring:
-    """What the engine works with; `load` reads the configuration again (raises SettingsError)."""
+    """What the engine works with.
+
+    `load` reads the configuration again (raises SettingsError); `ask` stands in for the worker of the checks.
+    """
 
     host: Host
     settings: Settings
@@ -27,6 +31,7 @@ class Wiring:
     saved: Saved = field(default_factory=Saved)
     load: Callable[[], tuple[Settings, Catalog]] | None = None
     note: str = ""
+    ask: Ask | None = None
 
 
 def hardware_of(host: Host) -> frozenset[Hardware]:

@@ -68,7 +68,7 @@ def serve(
     run = _Run()
     for number, handler in ((signal.SIGTERM, run.stop), (signal.SIGINT, run.stop), (signal.SIGHUP, run.reload)):
         signal.signal(number, handler)
-    site = Site(Page(metrics(catalog.families.values())), run.age)
+    site = Site(page_of(catalog), run.age)
     server = _listen(address, site)
     log.info("listening", extra={"url": server.url})
     _say_what_is_missing(host)
@@ -87,6 +87,12 @@ def serve(
     log.info("stopped")
 
 
+def page_of(catalog: Catalog) -> Page:
+    """The metrics page of a catalog."""
+    measures = [metric for planned in catalog.checks.values() for metric in planned.check.metrics]
+    return Page(metrics(catalog.families.values(), dict.fromkeys(measures)))
+
+
 def _publisher(site: Site, catalog: Catalog, wiring: Wiring) -> Callable[[View], None]:
     """Shows each View; after a reload the number tables of the page are those of the new configuration."""
     shown = [catalog]
@@ -94,7 +100,7 @@ def _publisher(site: Site, catalog: Catalog, wiring: Wiring) -> Callable[[View],
     def publish(view: View) -> None:
         if wiring.catalog is not shown[0]:
             shown[0] = wiring.catalog
-            site.metrics = Page(metrics(wiring.catalog.families.values()))
+            site.metrics = page_of(wiring.catalog)
         site.publish(view)
 
     return publish

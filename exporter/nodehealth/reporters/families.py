@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from nodehealth.checks import Metric as Measured
 from nodehealth.model import Health, Reason, Subsystem
 from nodehealth.numbers import Family
 from nodehealth.reporters.objects import ObjectRows
-from nodehealth.view import SourceState, SourceView, View
+from nodehealth.view import Outcome, SourceState, SourceView, View
 
 Sample = tuple[tuple[str, ...], float]
 
@@ -148,14 +149,46 @@ def _each_source(read: Callable[[SourceView], float | None]) -> Callable[[View],
     return samples
 
 
+def _checks(view: View) -> object:
+    return view.checks
+
+
+def _check_success(view: View) -> Iterator[Sample]:
+    for check in view.checks:
+        if check.outcome in {Outcome.SUCCESS, Outcome.FAILED}:
+            yield (check.name,), float(check.outcome is Outcome.SUCCESS)
+
+
+def _check_duration(view: View) -> Iterator[Sample]:
+    return (((check.name,), check.duration) for check in view.checks if check.outcome in {Outcome.SUCCESS, Outcome.FAILED})
+
+
+def _check_last_run(view: View) -> Iterator[Sample]:
+    return (((check.name,), check.last_run) for check in view.checks if check.outcome in {Outcome.SUCCESS, Outcome.FAILED})
+
+
+def measured(metric: Measured) -> Metric:
+    """The family of one metric that a check measures."""
+
+    def section(view: View) -> object:
+        return view.measurements.get(metric, ())
+
+    def read(view: View) -> Iterator[Sample]:
+        return ((each.labels, each.value) for each in view.measurements.get(metric, ()))
+
+    return Metric(metric.name, metric.kind, metric.help, metric.labels, section, read)
+
+
 def _xid_source(view: View) -> Iterator[Sample]:
     serving = next((s.name for s in view.sources if s.state is SourceState.UP and "kmsg" in s.serves), "")
     if serving and view.gpus:
         yield (serving,), 1.0
 
 
-def metrics(families: Iterable[Family]) -> tuple[Metric, ...]:
-    """Every family of the page; `families` are the number tables under the present configuration."""
+def metrics(families: Iterable[Family], measures: Iterable[Measured] = ()) -> tuple[Metric, ...]:
+    """Every family of the page; `families` are the number tables under the present configuration, `measures` what
+    the checks measure.
+    """
     reason_labels = ("subsystem", "reason", "severity", "action")
     by_name = {family.name: family for family in families}
     gauge, counter = "gauge", "counter"
@@ -210,6 +243,13 @@ def metrics(families: Iterable[Family]) -> tuple[Metric, ...]:
                _each_source(lambda source: source.errors)),
         Metric("nodehealth_source_last_record_timestamp_seconds", gauge, "When the last record happened.", ("source",), _sources,
                _each_source(lambda source: source.last_record)),
+        Metric("nodehealth_check_success", gauge, "1: the last pass of the check succeeded; 0: it failed.", ("check",), _checks,
+               _check_success),
+        Metric("nodehealth_check_duration_seconds", gauge, "How long the last pass of the check took.", ("check",), _checks,
+               _check_duration),
+        Metric("nodehealth_check_last_run_timestamp_seconds", gauge, "When the check last ran.", ("check",), _checks,
+               _check_last_run),
+        *(measured(each) for each in measures),
         Metric("nodehealth_objects_cut", counter, 'Objects, devices or numbers that a cap folded into "other".', (), _self,
                lambda view: [((), float(view.self_.cut_objects))]),
         Metric("nodehealth_config_last_reload_success", gauge, "Whether the last load of the configuration succeeded.", (), _self,
