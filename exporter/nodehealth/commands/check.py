@@ -51,13 +51,14 @@ def as_json(view: View) -> str:
             if problem.active
         ],
         "sources": {source.name: {"state": source.state, "detail": source.detail} for source in view.sources},
+        "checks": {each.name: {"outcome": each.outcome, "detail": each.detail} for each in view.checks},
     }
     return json.dumps(answer)
 
 
 def as_text(view: View) -> str:
     """The table for people."""
-    rows = [*_subsystems(view), "", *_problems(view), "", *_sources(view), "", _verdict(view)]
+    rows = [*_subsystems(view), "", *_problems(view), "", *_sources(view), "", *_checks(view), "", _verdict(view)]
     return "\n".join(rows)
 
 
@@ -95,6 +96,13 @@ def _sources(view: View) -> Iterable[str]:
     for source in view.sources:
         detail = source.detail or f"{source.records} records read, {source.matched} recognised"
         yield f"{source.name:<{width}}{source.state:<10}{detail}"
+
+
+def _checks(view: View) -> Iterable[str]:
+    width = max((len(each.name) for each in view.checks), default=0) + 2
+    yield f"{'CHECK':<{max(width, 7)}}{'OUTCOME':<10}"
+    for each in view.checks:
+        yield f"{each.name:<{max(width, 7)}}{each.outcome:<10}{each.detail or f'{each.duration * 1000:.0f} ms'}"
 
 
 def _verdict(view: View) -> str:

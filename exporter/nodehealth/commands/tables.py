@@ -15,21 +15,29 @@ from nodehealth.view import Occurrence
 def reasons(catalog: Catalog, *, as_json: bool) -> Iterator[str]:
     """The catalog, one reason a line."""
     for reason in sorted(catalog.reasons.values(), key=lambda each: (each.subsystem, each.name)):
-        yield json.dumps(_reason(reason)) if as_json else _reason_row(reason)
+        yield json.dumps(_reason(reason, catalog)) if as_json else _reason_row(reason)
 
 
-def _reason(reason: Reason) -> dict[str, object]:
+def _reason(reason: Reason, catalog: Catalog) -> dict[str, object]:
     return {
         "name": reason.name,
         "subsystem": reason.subsystem,
         "severity": reason.severity,
         "action": reason.action,
         "clears": [str(clear) for clear in reason.clears],
-        "sources": sorted({source for pattern in reason.patterns for source in pattern.sources}),
+        "sources": _sources(reason, catalog),
         "enabled": reason.enabled,
         "summary": reason.summary,
         "remedy": reason.remedy,
     }
+
+
+def _sources(reason: Reason, catalog: Catalog) -> list[str]:
+    """The logs whose lines prove it, and the checks that find it."""
+    logs = {source for pattern in reason.patterns for source in pattern.sources}
+    checks = [planned.check for planned in catalog.checks.values()]
+    found = {f"check:{check.name}" for check in checks if any(each.name == reason.name for each in check.reasons)}
+    return sorted(logs | found)
 
 
 def _reason_row(reason: Reason) -> str:

@@ -12,7 +12,7 @@ from html import escape
 from importlib.resources import files
 
 from nodehealth.model import Health, Severity, Subsystem
-from nodehealth.view import Count, Occurrence, Problem, SourceView, View
+from nodehealth.view import CheckView, Count, Occurrence, Outcome, Problem, SourceView, View
 
 REFRESH_SECONDS = 10
 MAX_ROWS = 100
@@ -45,6 +45,7 @@ def render(view: View | None) -> str:
         _problems(active, view),
         _gpus(view, active),
         _sources(view.sources),
+        _checks(view.checks),
         _history(view.history),
     )
     return _document(f"{worst}: nodehealth", f"<main>{''.join(parts)}</main>")
@@ -189,6 +190,30 @@ def _sources(sources: Iterable[SourceView]) -> str:
     ]
     heads = ("Source", "State", "", "Lost", "Last record")
     return f"<section><h2>Sources</h2>{_table(heads, rows)}</section>"
+
+
+def _checks(checks: Iterable[CheckView]) -> str:
+    rows = [
+        (
+            f"<code>{escape(each.name)}</code>",
+            f'<span class="{_OUTCOMES[each.outcome]}">{each.outcome}</span>',
+            escape(each.detail),
+            f"{each.duration * 1000:.0f} ms" if each.last_run else "-",
+            _when(each.last_run) if each.last_run else "-",
+        )
+        for each in checks
+    ]
+    if not rows:
+        return ""
+    return f"<section><h2>Checks</h2>{_table(('Check', 'Outcome', '', 'Took', 'Last run'), rows)}</section>"
+
+
+_OUTCOMES = {
+    Outcome.SUCCESS: "source-up",
+    Outcome.FAILED: "source-down",
+    Outcome.ABSENT: "source-absent",
+    Outcome.WAITING: "source-starting",
+}
 
 
 def _history(history: tuple[Occurrence, ...]) -> str:
