@@ -9,14 +9,21 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from conftest import needs_promtool
 from exporter import Exporter, exporter, value
+from nodehealth import catalog as catalogs
 from nodehealth.commands import serve as serving
+from nodehealth.engine import Engine
+from nodehealth.settings import Settings
+from nodehealth.sources.host import Host
 from nodehealth.store import Lock
+from nodehealth.view import View
+from nodehealth.wiring import Wiring
 
 BOOT = "11111111-2222-3333-4444-555555555555"
 REASON = "NvidiaXIDErrorRebootNode"
@@ -298,3 +305,17 @@ def test_a_second_exporter_that_waited_in_vain_names_the_holder(tmp_path: Path, 
         serving._wait_for(second, tmp_path, serving._Run())
     first.release()
     second.release()
+
+
+def test_a_rule_that_fails_costs_its_record_and_nothing_else(host: RecordedHost) -> None:
+    def broken(*_: object) -> tuple[()]:
+        raise KeyError("a fault of ours")
+
+    host.log("NVRM: loading NVIDIA UNIX x86_64 Kernel Module  550.54.15", xid("0000:3b:00"))
+    catalog = catalogs.load()
+    rules = tuple(replace(rule, read=broken) if rule.name == "NVIDIA driver loaded" else rule for rule in catalog.rules)
+    views: list[View] = []
+    Engine(Wiring(Host(host.root), Settings(), replace(catalog, rules=rules, checks={})), views.append, once=True).run()
+    [kmsg] = [source for source in views[-1].sources if source.name == "kmsg"]
+    assert (kmsg.records, kmsg.errors) == (2, 1)
+    assert [problem.reason.name for problem in views[-1].active()] == [REASON]

@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields, replace
+from functools import partial
 from queue import Empty, SimpleQueue
 
 from nodehealth import __version__
@@ -219,10 +220,13 @@ class Engine:
             return
         moment = self._moment()
         matched = unmatched = 0
+        errors = 0
         for record in batch.records:
-            recognised = self._read(record, moment)
-            matched += recognised
+            recognised: list[bool] = []
+            errors += bool(self._guarded(partial(self._read, record, moment, recognised), source=batch.source))
+            matched += bool(recognised)
             unmatched += not recognised and is_driver_line(record.text)
+        batch = replace(batch, malformed=batch.malformed + errors) if errors else batch
         self._tally(batch, matched, unmatched)
         if batch.position is not None:
             self._positions[batch.source] = self._unsaved.positions[batch.source] = batch.position
@@ -230,16 +234,24 @@ class Engine:
             self._positions[KERNEL_LOG] = self._unsaved.positions[KERNEL_LOG] = batch.kernel
         runner.handled()
 
-    def _read(self, record: Record, moment: Moment) -> bool:
-        """Fold what the catalog says of one record; whether any rule recognised it."""
+    def _read(self, record: Record, moment: Moment, recognised: list[bool]) -> None:
+        """Fold what the catalog says of one record; an entry in `recognised` for each rule that knows it."""
         trust = self._wiring.settings.trust_user_records
         if record.user and trust is Trust.NEVER:
-            return False
-        matches = self._wiring.catalog.read(record)
-        for match in matches:
+            return
+        for match in self._wiring.catalog.read(record):
+            recognised.append(True)
             for event in match.events:
                 self.state.apply(event, record, moment, injected=record.user and trust is Trust.DRILL)
-        return bool(matches)
+
+    def _guarded(self, work: Callable[[], None], **what: str) -> str:
+        """Do it; a fault of ours in one record or one judge is logged and counted, and ends nothing else."""
+        try:
+            work()
+        except Exception as error:  # the one place in the loop: without it one bad record would end every start again
+            log.exception("a record or a check could not be judged", extra=what)
+            return f"{type(error).__name__}: {error}"
+        return ""
 
     def _tally(self, batch: Batch, matched: int, unmatched: int) -> None:
         source = self._sources[batch.source]
@@ -286,11 +298,8 @@ class Engine:
             return
         outcome, detail = self._outcome(inspected)
         if outcome is Outcome.SUCCESS:
-            try:
-                self._judge(planned, inspected)
-            except Exception as error:  # a judge that fails is a failed check, and nothing worse
-                log.exception("judge failed", extra={"check": inspected.check})
-                outcome, detail = Outcome.FAILED, f"{type(error).__name__}: {error}"
+            error = self._guarded(partial(self._judge, planned, inspected), check=inspected.check)
+            outcome, detail = (Outcome.FAILED, error) if error else (outcome, detail)
         else:
             self._measured.pop(inspected.check, None)
         before = self._checks[inspected.check]

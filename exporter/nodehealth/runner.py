@@ -1,6 +1,7 @@
 """Runs followers in threads of their own: start, back-off, bounded queue, end.  Life-cycle is written once.
 
-The only broad `except` of the package is here: a fault of ours in a follower is logged, counted and tried again.
+A broad `except` stands at the three borders of the house and nowhere else: around a follower here, around one record or
+one judge in the engine, around one reader in the worker.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ class Runner:
             return ABSENT_SECONDS
         except Down as down:
             self._queue.put(Changed(name, SourceState.DOWN, str(down), error=True))
-        except Exception as error:  # the one place: nothing may end a follower for good
+        except Exception as error:  # nothing may end a follower for good
             log.exception("follower failed", extra={"source": name})
             self._queue.put(Changed(name, SourceState.DOWN, f"{type(error).__name__}: {error}", error=True))
         return pause
