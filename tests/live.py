@@ -43,7 +43,7 @@ def start_behind_the_ring(state: Path) -> dict[str, object]:
     position = end_of_ring()
     host = Host()
     store = Store(state, host.machine)
-    assert store.commit(Transaction(positions={"kmsg": position}, meta={"boot_id": host.boot_id}), 5.0)
+    assert store.commit(Transaction(positions={"kmsg": position}, meta={"boot_id": host.boot_id, "begun": "1"}), 5.0)
     store.close()
     return position
 

@@ -33,7 +33,6 @@ CLEAR_SECONDS = 5.0
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command and exit with its status."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     _accept_any_text()
     try:
         status = run(sys.argv[1:] if argv is None else argv)
@@ -58,6 +57,8 @@ def _accept_any_text() -> None:
 def run(argv: Sequence[str]) -> int:
     """The exit status of one command."""
     arguments = parse(argv, os.environ)
+    if arguments.command != "serve":  # `nodehealth events | head` ends quietly; an exporter survives clients that go away
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     logs.set_up(arguments.log_level if arguments.command == "serve" else "error", arguments.log_format)
     commands = {
         "serve": _serve,

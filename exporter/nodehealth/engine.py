@@ -7,18 +7,19 @@ file, a device or, for longer than 50 ms, for the disk.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields, replace
 from functools import partial
 from queue import Empty, SimpleQueue
 
-from nodehealth import __version__
+from nodehealth import __version__, logs
 from nodehealth.catalog import is_driver_line
 from nodehealth.checks import Measurement, Metric, Pass, Planned, Sample
 from nodehealth.inspector import Inspected, Inspector
 from nodehealth.model import KERNEL_LOG, Record
-from nodehealth.runner import Changed, Runner
+from nodehealth.runner import Changed, Delivery, Runner
 from nodehealth.settings import SettingsError, Trust
 from nodehealth.sources.follower import Batch, Follower, Position
 from nodehealth.sources.host import Gpu
@@ -52,6 +53,7 @@ class Engine:
         self._sources: dict[str, SourceView] = {}
         self._changed = True
         self._config_ok = True
+        self._begun = False
         self._inspector: Inspector | None = None
         self._checks: dict[str, CheckView] = {}
         self._measured: dict[str, dict[Metric, tuple[Measurement, ...]]] = {}
@@ -77,7 +79,8 @@ class Engine:
             backlog_max_age=settings.backlog_max_age,
         )
         moment = self._moment()
-        state.restore(saved.counts, saved.numbers, saved.problems, saved.recent, moment)
+        same_boot = bool(host.boot_id) and saved.boot_id == host.boot_id
+        state.restore(saved.counts, saved.numbers, saved.problems, saved.recent, moment, same_boot=same_boot)
         state.history[:] = saved.history
         if saved.boot_id and host.boot_id and saved.boot_id != host.boot_id:
             state.rebooted(moment)
@@ -92,7 +95,6 @@ class Engine:
     def run(self) -> None:
         """Work until `stop` (or, once, until everything that is there has been read)."""
         self._unsaved.meta["boot_id"] = self._wiring.host.boot_id
-        self._do_commands()
         self._follow_plan()
         self._inspect_plan()
         self._settle()
@@ -110,20 +112,21 @@ class Engine:
         self._queue.put(RELOAD)
 
     def _step(self, seconds: float) -> None:
+        reload = False
         for message in self._messages(seconds):
-            if isinstance(message, Batch):
-                self._take_batch(message)
+            if isinstance(message, Delivery):
+                self._take(message)
             elif isinstance(message, Inspected):
                 self._take_inspection(message)
-            elif isinstance(message, Changed):
-                self._take_change(message)
-            elif message is RELOAD:
-                self._reload()
+            reload |= message is RELOAD
+        if reload and not self._stopping.is_set():
+            self._reload()
         now = self._wiring.host.clock.monotonic()
-        if now - self.heartbeat >= TICK_SECONDS:
+        due = now - self.heartbeat >= TICK_SECONDS
+        if due:
             self._tick()
-        self.heartbeat = now if now - self.heartbeat >= TICK_SECONDS else self.heartbeat
-        self._settle()
+            self.heartbeat = now
+        self._settle(everything=due)
 
     def _messages(self, seconds: float) -> Iterator[object]:
         """What waits, after waiting for the first one."""
@@ -137,7 +140,7 @@ class Engine:
     def _tick(self) -> None:
         self.state.tick(self._moment())
         self._do_commands()
-        self._flush_positions()
+        logs.say_suppressed()
         self._changed = True
         if self._wiring.host.clock.monotonic() >= self._summary_due:
             self._summary_due += SUMMARY_SECONDS
@@ -152,10 +155,9 @@ class Engine:
         for runner in self._runners.values():
             runner.join()
         for message in self._messages(0.01):
-            if isinstance(message, Batch):
-                self._take_batch(message)
-        self._flush_positions()
-        self._settle()
+            if isinstance(message, Delivery):
+                self._take(message)
+        self._settle(everything=True)
         if self._wiring.store is not None:
             self._wiring.store.close()
 
@@ -175,6 +177,8 @@ class Engine:
         for name, why in planned.replaced.items():
             self._sources[name] = replace(self._source_view(name, frozenset()), state=SourceState.ABSENT, detail=why)
             log.info("source is replaced", extra={"source": name, "why": why})
+        for name, source in self._sources.items():
+            self._sources[name] = replace(source, required=False)
         for name in self._wiring.settings.required_sources:
             known = self._sources.get(name) or SourceView(name, detail="required, but nothing reads it")
             absent = name not in planned.followers
@@ -185,7 +189,8 @@ class Engine:
         name = follower.name
         if name in self._runners:
             self._runners.pop(name).stop()
-        self._sources[name] = self._source_view(name, serves)
+        known = self._sources.get(name) or self._source_view(name, serves)
+        self._sources[name] = replace(known, serves=serves, state=SourceState.STARTING, detail="", caught_up=False)
         self._runners[name] = Runner(follower, self._positions.get(name), self._queue, once=self._once)
 
     def _source_view(self, name: str, serves: frozenset[str]) -> SourceView:
@@ -196,10 +201,19 @@ class Engine:
             gaps=self._losses.get(("gaps", name), 0),
         )
 
-    def _take_change(self, changed: Changed) -> None:
-        source = self._sources.get(changed.source)
-        if source is None:
+    def _take(self, delivery: Delivery) -> None:
+        """Take what a follower hands over, unless another one has its place by now: that one reads it again itself."""
+        message = delivery.message
+        delivery.runner.handled(message)
+        if self._runners.get(message.source) is not delivery.runner:
             return
+        if isinstance(message, Batch):
+            self._take_batch(message)
+        else:
+            self._take_change(message)
+
+    def _take_change(self, changed: Changed) -> None:
+        source = self._sources[changed.source]
         state = changed.state
         if state is SourceState.ABSENT and source.required:
             state = SourceState.DOWN
@@ -215,9 +229,6 @@ class Engine:
     # -- batches -------------------------------------------------------------------------------------------------------
 
     def _take_batch(self, batch: Batch) -> None:
-        runner = self._runners.get(batch.source)
-        if runner is None or batch.source not in self._sources:
-            return
         moment = self._moment()
         matched = unmatched = 0
         errors = 0
@@ -225,24 +236,26 @@ class Engine:
             recognised: list[bool] = []
             errors += bool(self._guarded(partial(self._read, record, moment, recognised), source=batch.source))
             matched += bool(recognised)
-            unmatched += not recognised and is_driver_line(record.text)
+            unmatched += not recognised and not self._ignored(record) and is_driver_line(record.text)
         batch = replace(batch, malformed=batch.malformed + errors) if errors else batch
         self._tally(batch, matched, unmatched)
         if batch.position is not None:
             self._positions[batch.source] = self._unsaved.positions[batch.source] = batch.position
         if batch.kernel is not None:
             self._positions[KERNEL_LOG] = self._unsaved.positions[KERNEL_LOG] = batch.kernel
-        runner.handled()
 
     def _read(self, record: Record, moment: Moment, recognised: list[bool]) -> None:
         """Fold what the catalog says of one record; an entry in `recognised` for each rule that knows it."""
-        trust = self._wiring.settings.trust_user_records
-        if record.user and trust is Trust.NEVER:
+        if self._ignored(record):
             return
+        injected = record.user and self._wiring.settings.trust_user_records is Trust.DRILL
         for match in self._wiring.catalog.read(record):
             recognised.append(True)
             for event in match.events:
-                self.state.apply(event, record, moment, injected=record.user and trust is Trust.DRILL)
+                self.state.apply(event, record, moment, injected=injected)
+
+    def _ignored(self, record: Record) -> bool:
+        return record.user and self._wiring.settings.trust_user_records is Trust.NEVER
 
     def _guarded(self, work: Callable[[], None], **what: str) -> str:
         """Do it; a fault of ours in one record or one judge is logged and counted, and ends nothing else."""
@@ -290,6 +303,8 @@ class Engine:
         known = self._checks
         self._checks = {name: known.get(name) or CheckView(name, each.check.subsystem) for name, each in planned.items()}
         self._measured = {name: each for name, each in self._measured.items() if name in planned}
+        for name in set(self._wiring.catalog.checks) - set(planned):
+            self.state.unchecked(name, self._moment())
         self._inspector = Inspector(self._wiring.host, planned.values(), self._queue, once=self._once, ask=self._wiring.ask)
 
     def _take_inspection(self, inspected: Inspected) -> None:
@@ -331,12 +346,17 @@ class Engine:
 
     # -- commit and publish --------------------------------------------------------------------------------------------
 
-    def _settle(self) -> None:
-        """Commit what changed, then show it."""
+    def _settle(self, *, everything: bool = False) -> None:
+        """Commit what changed, then show it.
+
+        An effect and the position behind it are one transaction, always.  Positions and samples without an effect wait for
+        the tick (`everything`): what lies behind them would only be read again.
+        """
         if not self._view.self_.ready:
             self.state.tick(self._moment())  # what was over before the backlog ended is not shown as holding
         change = self.state.take_change()
-        if change or self._unsaved.losses or self._unsaved.commands or self._unsaved.meta:
+        unsaved = self._unsaved
+        if change or unsaved.losses or unsaved.commands or unsaved.meta or (everything and unsaved):
             transaction, self._unsaved = replace(self._unsaved, change=change), Transaction()
             if self._wiring.store is not None:
                 self._wiring.store.commit(transaction)
@@ -345,15 +365,12 @@ class Engine:
                 log.info("%s", occurrence.happening, extra={"occurrence": occurrence, "uuid": uuid})
             self._changed = True
         ready = self._view.self_.ready or self._is_ready()
+        if self._wiring.saved.fresh and not self._begun and self._is_caught_up():
+            self._begun = True  # from now on a start is no first start any more
+            self._unsaved.meta["begun"] = "1"
         if self._changed or ready != self._view.self_.ready:
             self._changed = False
             self._publish(change, ready=ready)
-
-    def _flush_positions(self) -> None:
-        """Positions without an effect can wait for the tick: what lies behind them would only be read again."""
-        if (self._unsaved.positions or self._unsaved.samples) and self._wiring.store is not None:
-            transaction, self._unsaved = self._unsaved, Transaction()
-            self._wiring.store.commit(transaction)
 
     def _publish(self, change: Change, *, ready: bool) -> None:
         """Show the state; what did not change stays the same object, so that it is not rendered again."""
@@ -389,15 +406,19 @@ class Engine:
 
     def _is_ready(self) -> bool:
         late = self._wiring.host.clock.monotonic() - self._started > BACKLOG_SECONDS
-        return late or all(source.caught_up for source in self._sources.values() if source.name in self._runners)
+        return late or self._is_caught_up()
+
+    def _is_caught_up(self) -> bool:
+        return all(source.caught_up for source in self._sources.values() if source.name in self._runners)
 
     # -- orders --------------------------------------------------------------------------------------------------------
 
     def _do_commands(self) -> None:
-        if self._wiring.store is None:
-            return
+        if self._wiring.store is None or not self._view.self_.ready:
+            return  # a clear that was left while nobody ran comes after what was logged before it
         for command in self._wiring.store.commands():
-            ended = self.state.clear(command.reason, command.object, self._moment())
+            before = command.time if command.time < self._view.self_.started else math.inf
+            ended = self.state.clear(command.reason, command.object, self._moment(), before=before)
             self._unsaved.commands[command.id] = ended
             log.info("cleared by an operator", extra={"reason": command.reason, "object": command.object, "ended": ended})
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import logging
+import os
 import socket
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from nodehealth.checks import Planned, Sample
 from nodehealth.sources.host import Host
 
 KILL_SECONDS = 2.0
+JOIN_SECONDS = 0.5
 FIRST_DELAY = 0.5  # the backlog of the logs comes first
 IDLE_SECONDS = 1.0
 
@@ -76,7 +78,8 @@ class Worker:
         if self._stream is None:
             ours, theirs = socket.socketpair()
             with theirs:
-                command = [sys.executable, "-m", "nodehealth.worker", str(theirs.fileno()), str(self._host.root)]
+                words = (str(theirs.fileno()), str(self._host.root), str(os.getpid()))
+                command = [sys.executable, "-m", "nodehealth.worker", *words]
                 self._process = subprocess.Popen(  # noqa: S603 - an argument list, never a shell
                     command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
                 )
@@ -90,6 +93,12 @@ class Worker:
         if process is not None and process.poll() is None:
             self._stuck[check] = process
             log.error("a check's process cannot be killed", extra={"check": check, "pid": process.pid})
+
+    def interrupt(self) -> None:
+        """Kill the process, so that whoever waits for its answer goes on; safe from another thread."""
+        process = self._process
+        if process is not None:
+            process.kill()
 
     def close(self) -> None:
         """End the worker."""
@@ -128,13 +137,13 @@ class Inspector:
         return self._thread.is_alive()
 
     def stop(self) -> None:
-        """Tell it to end."""
+        """Tell it to end, also in the middle of a check."""
         self._stop.set()
+        self._worker.interrupt()
 
     def join(self) -> None:
-        """Wait for its end, but not for a check that hangs."""
-        self._thread.join(KILL_SECONDS)
-        self._worker.close()
+        """Wait for its end, but not for a check that hangs: its process dies with ours."""
+        self._thread.join(JOIN_SECONDS)
 
     def _live(self) -> None:
         while self._due and not self._stop.is_set():
@@ -144,7 +153,10 @@ class Inspector:
                 self._stop.wait(min(wait, IDLE_SECONDS))
                 continue
             heapq.heappop(self._due)
-            self._queue.put(self._inspect(planned))
+            inspected = self._inspect(planned)
+            if self._stop.is_set():
+                break  # it failed because it was told to end
+            self._queue.put(inspected)
             if not self._once:
                 heapq.heappush(self._due, (self._host.clock.monotonic() + planned.period, name, planned))
         self._worker.close()

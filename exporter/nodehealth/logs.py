@@ -87,28 +87,46 @@ class PerReason(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._windows: dict[str, list[float]] = {}  # reason: start of the window, lines in it, held back
+        self._windows: dict[str, list[float]] = {}  # reason: start of the window (monotonic), lines in it, held back
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the line may be written."""
         occurrence = getattr(record, "occurrence", None)
         if not isinstance(occurrence, Occurrence):
             return True
-        window = self._windows.setdefault(occurrence.reason, [record.created, 0, 0])
-        if record.created - window[0] >= LIMIT_SECONDS:
+        now = time.monotonic()
+        window = self._windows.setdefault(occurrence.reason, [now, 0, 0])
+        if now - window[0] >= LIMIT_SECONDS:
             if window[2]:
                 record.suppressed = int(window[2])
-            window[:] = [record.created, 0, 0]
+            window[:] = [now, 0, 0]
         window[1] += 1
         window[2] += window[1] > LINES_PER_REASON
         return window[1] <= LINES_PER_REASON
+
+    def overdue(self) -> Iterator[tuple[str, int]]:
+        """What was held back of reasons whose window is over and of which nothing more came: reason and number."""
+        now = time.monotonic()
+        for reason, window in list(self._windows.items()):
+            if window[2] and now - window[0] >= LIMIT_SECONDS:
+                del self._windows[reason]
+                yield reason, int(window[2])
+
+
+PER_REASON = PerReason()
+
+
+def say_suppressed() -> None:
+    """Say how many lines were held back where no further line does it."""
+    for reason, number in PER_REASON.overdue():
+        logging.getLogger("nodehealth").info("findings not logged", extra={"reason": reason, "suppressed": number})
 
 
 def set_up(level: str, style: str) -> None:
     """Write to standard error from now on."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Json() if style == "json" else Logfmt())
-    handler.addFilter(PerReason())
+    handler.addFilter(PER_REASON)
     logger = logging.getLogger("nodehealth")
     logger.handlers[:] = [handler]
     logger.propagate = False

@@ -36,6 +36,14 @@ class Changed:
     position: Position | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What one runner hands over.  After an exchange the name belongs to another runner, which reads it again itself."""
+
+    runner: Runner
+    message: Batch | Changed
+
+
 class Runner:
     """One follower, its thread and its room in the queue."""
 
@@ -61,9 +69,10 @@ class Runner:
         """Wait for its end, but not for ever: a thread in a stuck read is left alone."""
         self._thread.join(JOIN_SECONDS)
 
-    def handled(self) -> None:
-        """One of its batches has left the queue."""
-        self._room.release()
+    def handled(self, message: Batch | Changed) -> None:
+        """One of its messages has left the queue."""
+        if isinstance(message, Batch):
+            self._room.release()
 
     def _emit(self, batch: Batch) -> None:
         if batch.position is not None:
@@ -71,7 +80,10 @@ class Runner:
         while not self._room.acquire(timeout=0.5):
             if self._stop:
                 return
-        self._queue.put(batch)
+        self._queue.put(Delivery(self, batch))
+
+    def _say(self, changed: Changed) -> None:
+        self._queue.put(Delivery(self, changed))
 
     def _live(self) -> None:
         pause = FIRST_PAUSE_SECONDS
@@ -90,11 +102,11 @@ class Runner:
             self._follower.run(self._position, self._emit, self._stop)
         except Absent as absent:
             self._position = absent.position or self._position
-            self._queue.put(Changed(name, SourceState.ABSENT, str(absent), position=absent.position))
+            self._say(Changed(name, SourceState.ABSENT, str(absent), position=absent.position))
             return ABSENT_SECONDS
         except Down as down:
-            self._queue.put(Changed(name, SourceState.DOWN, str(down), error=True))
+            self._say(Changed(name, SourceState.DOWN, str(down), error=True))
         except Exception as error:  # nothing may end a follower for good
             log.exception("follower failed", extra={"source": name})
-            self._queue.put(Changed(name, SourceState.DOWN, f"{type(error).__name__}: {error}", error=True))
+            self._say(Changed(name, SourceState.DOWN, f"{type(error).__name__}: {error}", error=True))
         return pause

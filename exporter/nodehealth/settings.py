@@ -124,6 +124,8 @@ def text(key: str, value: Any) -> str:
     """A non-empty string."""
     if not isinstance(value, str) or not value:
         raise SettingsError(f"{key}: a text is needed, not {_kind(value)}")
+    if not value.isascii() and value.encode("utf-8", "replace").decode() != value:
+        raise SettingsError(f"{key}: a text that is no Unicode: {value!r}")
     return value
 
 
@@ -336,7 +338,8 @@ def load(path: Path) -> Settings:
         return parse(yaml.safe_load(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise SettingsError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise SettingsError(f"{path} is not YAML: {error}") from error
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from error
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
+        # PyYAML lets the errors of its constructors through: month 99, `!!int zz`, a number of 5,000 digits
+        raise SettingsError(f"{path} is not YAML: {error}") from error

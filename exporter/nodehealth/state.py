@@ -7,6 +7,7 @@ wrote to the kernel log can end only what user space wrote.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -26,6 +27,8 @@ from nodehealth.model import (
 from nodehealth.view import Count, Happening, NumberKey, Occurrence, Problem
 
 OTHER = "other"
+_INJECTED = "/injected"
+_RUNNING = "running/"
 MAX_OTHER_DEVICES = 64  # addresses of numbers that are no device of this host
 MAX_UNKNOWN_NUMBERS = 64  # numbers that NVIDIA's catalog does not have
 MAX_OBJECTS = 1024  # per reason, in memory
@@ -61,6 +64,12 @@ class _Fault:
     headed: bool
     reason: Reason
     holds: bool = False
+    key: str = ""
+
+    @property
+    def row(self) -> str:
+        """The key under which it is stored among the recent occurrences."""
+        return f"{_RUNNING}{self.reason.name}/{self.key}"
 
 
 @dataclass(slots=True)
@@ -77,6 +86,14 @@ class Moment:
 
     now: float
     clock: float
+
+    def of(self, time: float) -> float:
+        """When something of that wall time was on the clock that never steps."""
+        return self.clock - max(0.0, self.now - time)
+
+    def wall(self, clock: float) -> float:
+        """The wall time of a moment of that clock."""
+        return self.now - (self.clock - clock)
 
 
 class State:
@@ -122,21 +139,39 @@ class State:
         problems: Iterable[Problem],
         recent: Mapping[str, tuple[float, ...]],
         moment: Moment,
+        *,
+        same_boot: bool = True,
     ) -> None:
         """Go on from what the store holds; problems of reasons that are gone or disabled stay out."""
         self.counts.update(counts)
         self.numbers.update(numbers)
-        self._recent.update(recent)
+        for key, times in recent.items():
+            if not key.startswith(_RUNNING):
+                self._recent[key] = tuple(moment.of(each) for each in times)
+            elif not (same_boot and self._restore_fault(key, times)):
+                self._change.recent[key] = ()
+        self._bound_recent()
         for family, address, code in numbers:
             self._admit(f"{family} device", address, address in self.devices, MAX_OTHER_DEVICES)
             self._admit(f"{family} number", code, reserved=False, limit=MAX_UNKNOWN_NUMBERS)
         for problem in problems:
+            if not problem.reason.enabled:
+                self._change.problems[problem.key] = None
+                continue
             self._bounded_object(problem.reason, problem.object)
             self.problems[problem.key] = problem
-            age = max(0.0, moment.now - (problem.cleared or problem.last_seen))
-            self._seen_clock[problem.key] = moment.clock - age
+            self._seen_clock[problem.key] = moment.of(problem.cleared or problem.last_seen)
         needed = (self.reasons[name].needs for name in counts if name in self.reasons)
         self.hardware |= {need for need in needed if need is not None}
+
+    def _restore_fault(self, row: str, times: tuple[float, ...]) -> bool:
+        """Go on with a fault that may still be running; its clock is that of this boot."""
+        _, name, key = row.split("/", 2)
+        reason = self.reasons.get(name)
+        if reason is not None:
+            clock, headed, holds = times
+            self._faults[key] = _Fault(clock, bool(headed), reason, bool(holds), key)
+        return reason is not None
 
     def take_change(self) -> Change:
         """What changed since the last call."""
@@ -169,9 +204,10 @@ class State:
             elif quiet >= ZERO_SECONDS:
                 self._forget(key)
 
-    def clear(self, reason: str, object_: str | None, moment: Moment) -> int:
-        """An operator's clear; the number of problems that it ended."""
-        ended = [p for p in self._active() if p.reason.name == reason and object_ in {None, p.object}]
+    def clear(self, reason: str, object_: str | None, moment: Moment, *, before: float = math.inf) -> int:
+        """An operator's clear of what was seen until then; the number of problems that it ended."""
+        found = (p for p in self._active() if p.reason.name == reason and object_ in {None, p.object})
+        ended = [p for p in found if p.last_seen <= before]
         for problem in ended:
             self._clear(problem, moment.now, moment, "an operator cleared it")
         return len(ended)
@@ -206,6 +242,12 @@ class State:
             if problem.reason.name in names and problem.key not in held:
                 self._clear(problem, moment.now, moment, _HOW[ClearKind.CHECK])
 
+    def unchecked(self, check: str, moment: Moment) -> None:
+        """End what a check found that is disabled now: nothing else would."""
+        for problem in self._active():
+            if problem.source == f"check:{check}":
+                self._clear(problem, moment.now, moment, "its check was disabled")
+
     def _holding(self, finding: Finding, object_: str, source: str, moment: Moment) -> None:
         """A check found it: an edge from inactive to active counts, once it repeated often enough."""
         reason = finding.reason
@@ -215,7 +257,7 @@ class State:
             self.problems[key] = replace(known, last_seen=moment.now, detail=finding.detail)
             self._seen_clock[key] = moment.clock
             return
-        if not self._confirmed(reason, object_, moment.now):
+        if not self._confirmed(reason, object_, moment.clock, moment):
             return
         record = Record(source, (source,), finding.detail, moment.now, moment.clock, self.boot_id)
         self._count(reason, moment.now)
@@ -224,60 +266,78 @@ class State:
     # -- findings ------------------------------------------------------------------------------------------------------
 
     def _found(self, finding: Finding, record: Record, moment: Moment, *, injected: bool) -> None:
+        if (number := finding.number) is not None:
+            device, code = self._bounded_device(number.family, number.pci_bus_id), self._bounded_code(number)
+            finding = replace(finding, object=device, variant=code if finding.variant == str(number.code) else finding.variant)
         fault, joined = self._fault(finding, record.clock, injected=injected)
-        if finding.number is not None:
-            self._count_number(finding.number, record, joined=joined)
+        if number is not None:
+            self._count_number(number, record, joined=joined)
         if not fault.reason.enabled:
             return
-        reason = fault.reason = fault.reason if joined else self._escalated(finding, record)
+        happened = moment.of(record.time)
+        reason = fault.reason = fault.reason if joined else self._escalated(finding, happened, moment, injected=injected)
         if reason.needs is not None:
             self.hardware |= {reason.needs}
         object_ = self._bounded_object(reason, finding.object)
         if not joined:
             self._count(reason, record.time)
-            confirmed = self._confirmed(reason, object_, record.time)
+            confirmed = self._confirmed(reason, object_, happened, moment, injected=injected)
             fault.holds = confirmed and self._holds(finding, reason, record, moment)
         if fault.holds:
             detail = joined and not (finding.join and finding.join.head)
             self._activate(finding, reason, object_, record, moment, injected=injected, detail=detail)
         elif not joined:
             self._note(Happening.SEEN, reason, object_, finding.variant, record, moment, injected=injected)
+        if fault.key:  # a restart in the middle of a fault does not make two of it
+            self._change.recent[fault.row] = (fault.clock, float(fault.headed), float(fault.holds))
 
-    def _confirmed(self, reason: Reason, object_: str, time: float) -> bool:
+    def _confirmed(
+        self, reason: Reason, object_: str, clock: float, moment: Moment, *, injected: bool = False
+    ) -> bool:
         """Whether a reason that has to repeat has done so."""
-        return reason.repeats is None or self._repeated(f"{reason.name}/{object_}", reason.repeats, time)
+        key = f"{reason.name}/{object_}{_INJECTED if injected else ''}"
+        return reason.repeats is None or self._repeated(key, reason.repeats, clock, moment)
 
     def _fault(self, finding: Finding, clock: float, *, injected: bool) -> tuple[_Fault, bool]:
         """The fault that the line belongs to, and whether it was counted already."""
         join = finding.join
         if join is None:
             return _Fault(clock, headed=False, reason=finding.reason), False
-        key = f"{join.key}{'/injected' if injected else ''}"
+        key = f"{join.key}{_INJECTED if injected else ''}"
         running = self._faults.pop(key, None)
         if running is not None and not (0 <= clock - running.clock <= join.seconds and not (join.head and running.headed)):
             running = None
         fault = running if running is not None and not join.head else _Fault(clock, join.head, finding.reason)
-        fault.clock = clock
+        fault.clock, fault.key = clock, key
         self._faults[key] = fault
-        _trim(self._faults)
+        if len(self._faults) > MAX_MEMORY:
+            self._change.recent[self._faults.pop(next(iter(self._faults))).row] = ()
         return fault, running is not None
 
-    def _escalated(self, finding: Finding, record: Record) -> Reason:
+    def _escalated(self, finding: Finding, clock: float, moment: Moment, *, injected: bool) -> Reason:
         escalation = finding.escalation
         if escalation is None:
             return finding.reason
-        key = f"{finding.number.family if finding.number else ''}/{finding.object}/{finding.variant}"
+        family = finding.number.family if finding.number else ""
+        key = f"{family}/{finding.object}/{finding.variant}{_INJECTED if injected else ''}"
         stronger = self.problems.get((escalation.reason.name, finding.object, finding.variant))
-        reached = self._repeated(key, escalation.repetition, record.time)
+        reached = self._repeated(key, escalation.repetition, clock, moment)
         return escalation.reason if reached or (stronger is not None and stronger.active) else finding.reason
 
-    def _repeated(self, key: str, repetition: Repetition, time: float) -> bool:
-        """Whether this occurrence is the n-th within the time."""
-        kept = tuple(each for each in self._recent.get(key, ()) if 0 <= time - each <= repetition.seconds)
-        times = (*kept, time)[-repetition.count :]
-        self._recent[key] = self._change.recent[key] = times
-        _trim(self._recent)
+    def _repeated(self, key: str, repetition: Repetition, clock: float, moment: Moment) -> bool:
+        """Whether this occurrence is the n-th within the time, on the clock that never steps."""
+        kept = tuple(each for each in self._recent.pop(key, ()) if 0 <= clock - each <= repetition.seconds)
+        times = (*kept, clock)[-repetition.count :]
+        self._recent[key] = times
+        self._change.recent[key] = tuple(moment.wall(each) for each in times)
+        self._bound_recent()
         return len(times) >= repetition.count
+
+    def _bound_recent(self) -> None:
+        while len(self._recent) > MAX_MEMORY:
+            oldest = next(iter(self._recent))
+            del self._recent[oldest]
+            self._change.recent[oldest] = ()
 
     def _holds(self, finding: Finding, reason: Reason, record: Record, moment: Moment) -> bool:
         """Whether the finding can still be true: not an event of a program, of another boot, or too old to act on."""
@@ -324,10 +384,9 @@ class State:
                 detail=finding.number.detail if finding.number else finding.detail,
             )
         self._put(problem)
-        self._seen_clock[key] = moment.clock - max(0.0, moment.now - record.time)
-        self._note(
-            Happening.FOUND, reason, object_, finding.variant, record, moment, injected=injected, fresh=active is None
-        )
+        self._seen_clock[key] = moment.of(record.time)
+        fresh = active is None or (active.injected and not injected)  # a drill does not hide what follows it
+        self._note(Happening.FOUND, reason, object_, finding.variant, record, moment, injected=injected, fresh=fresh)
 
     def _supersede(self, key: ProblemKey, reason: Reason, record: Record, moment: Moment, *, injected: bool) -> None:
         """End what the same number on the same object was called before."""
@@ -351,7 +410,7 @@ class State:
 
     def _clear(self, problem: Problem, time: float, moment: Moment, how: str) -> None:
         self._put(replace(problem, cleared=min(time, moment.now)))
-        self._seen_clock[problem.key] = moment.clock - max(0.0, moment.now - time)
+        self._seen_clock[problem.key] = moment.of(time)
         self._noted.pop(problem.key, None)
         self._remember(
             Occurrence(

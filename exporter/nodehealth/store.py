@@ -119,6 +119,7 @@ class Command:
     """An operator's clear that the running exporter has to do."""
 
     id: int
+    time: float
     reason: str
     object: str | None
 
@@ -132,19 +133,23 @@ class Lock:
 
     def take(self) -> bool:
         """Whether the directory is ours now."""
+        if not self._try():
+            return False
+        with contextlib.suppress(OSError):  # a full disk: who holds it is then not written down
+            os.truncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+        return True
+
+    def _try(self) -> bool:
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        os.truncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
         return True
 
     def is_free(self) -> bool:
         """Whether nobody holds it; does not keep it."""
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not self._try():
             return False
         fcntl.flock(self._descriptor, fcntl.LOCK_UN)
         return True
@@ -195,6 +200,8 @@ class Store:
         self._writing = False
         self._closing = False
         self._commands: tuple[Command, ...] = ()
+        self._looked = 0.0
+        self._identity = self._path.stat().st_ino
         self._look_for_commands()
         self._thread = threading.Thread(target=self._work, name="store", daemon=True)
         self._thread.start()
@@ -270,35 +277,45 @@ class Store:
                 if transaction is None and self._closing:
                     return
                 self._writing = transaction is not None
-            if transaction is None:
-                self._look_for_commands()
-            else:
+            if transaction is not None:
                 self._write(transaction)
+            if time.monotonic() - self._looked >= POLL_SECONDS:  # also while there is something to write all the time
+                self._look_for_commands()
 
     def _write(self, transaction: Transaction) -> None:
         try:
             _write(self._connection, transaction)
-            error = ""
+            error = self._missing()
+        except (sqlite3.Error, ValueError, OverflowError) as caught:
+            error = str(caught)
+        with self._condition:
+            last = self._closing
+            self.error, self._writing = error, False
+            if error and not last:  # what could not be written goes before what came since, and is tried again
+                self._waiting = transaction if self._waiting is None else transaction.followed_by(self._waiting)
+            self._condition.notify_all()
+            if error and not last:
+                self._condition.wait_for(lambda: self._closing, POLL_SECONDS)
+
+    def _missing(self) -> str:
+        """Why what was written is not kept all the same: SQLite goes on in a file that was removed."""
+        try:
+            return "" if self._path.stat().st_ino == self._identity else f"{self._path} was exchanged"
+        except OSError as error:
+            return f"{self._path}: {error.strerror}"
+
+    def _look_for_commands(self) -> None:
+        self._looked = time.monotonic()
+        query = "SELECT id, time, reason, object FROM commands WHERE ended IS NULL ORDER BY id"
+        found, error = (), self._missing()
+        try:
+            found = tuple(Command(*row) for row in self._connection.execute(query))
         except sqlite3.Error as caught:
             error = str(caught)
         with self._condition:
-            self.error, self._writing = error, False
-            if error:  # what could not be written goes before what came since, and is tried again
-                self._waiting = transaction if self._waiting is None else transaction.followed_by(self._waiting)
-            self._condition.notify_all()
-            if error:
-                self._condition.wait_for(lambda: self._closing, POLL_SECONDS)
-                self._waiting = None if self._closing else self._waiting
-
-    def _look_for_commands(self) -> None:
-        query = "SELECT id, reason, object FROM commands WHERE ended IS NULL ORDER BY id"
-        try:
-            found = tuple(Command(*row) for row in self._connection.execute(query))
-        except sqlite3.Error as error:
-            self.error = str(error)
-            return
-        with self._condition:
             self._commands = found
+            if self._waiting is None:  # else the outcome of the next write says it
+                self.error = error
 
     def close(self, seconds: float = 1.0) -> None:
         """Write what waits, if the disk lets us, and end."""
@@ -313,6 +330,9 @@ class Store:
 def _refusal(connection: sqlite3.Connection, machine: str) -> str:
     """Why this database is not ours; "" where it is.  Makes the tables and signs it."""
     connection.executescript(_TABLES)
+    damage = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if damage != "ok":
+        return f"it is damaged ({damage})"
     meta = dict(connection.execute("SELECT key, value FROM meta"))
     if int(meta.get("schema", SCHEMA)) > SCHEMA:
         return "a newer release wrote it"
@@ -336,8 +356,9 @@ def _write(connection: sqlite3.Connection, transaction: Transaction) -> None:
             _write_problem(connection, key, problem)
         connection.executemany(
             "INSERT OR REPLACE INTO recent VALUES (?, ?)",
-            [(key, json.dumps(times)) for key, times in change.recent.items()],
+            [(key, json.dumps(times)) for key, times in change.recent.items() if times],
         )
+        connection.executemany("DELETE FROM recent WHERE key = ?", [(key,) for key, times in change.recent.items() if not times])
         connection.executemany(
             "INSERT OR REPLACE INTO positions VALUES (?, ?)",
             [(source, json.dumps(position)) for source, position in transaction.positions.items()],
@@ -377,7 +398,7 @@ def read_saved(connection: sqlite3.Connection, reasons: Mapping[str, Reason]) ->
     meta = dict(connection.execute("SELECT key, value FROM meta"))
     rows = connection.execute("SELECT kind, first, second, value, last_seen FROM counts").fetchall()
     return Saved(
-        fresh="boot_id" not in meta,
+        fresh="begun" not in meta,  # killed while it read the backlog of a first start: the next one is a first start too
         boot_id=meta.get("boot_id", ""),
         counts={first: Count(value, seen) for kind, first, _, value, seen in rows if kind == "problem"},
         numbers={(kind, a, b): Count(value, seen) for kind, a, b, value, seen in rows if kind in {"xid", "sxid"}},
@@ -399,7 +420,7 @@ def _problems(connection: sqlite3.Connection, reasons: Mapping[str, Reason]) -> 
     for row in connection.execute(f"SELECT {', '.join(_PROBLEM)} FROM problems"):  # noqa: S608 - our own column names
         values = dict(zip(_PROBLEM, row, strict=True))
         reason = reasons.get(values["reason"])
-        if reason is not None and reason.enabled:
+        if reason is not None:  # one of a disabled reason ends in the state
             yield Problem(**values | {"reason": reason, "injected": bool(values["injected"])})
 
 

@@ -69,9 +69,11 @@ def find(topic: str, name: str) -> Check:
     return found
 
 
-def main(descriptor: int, root: str) -> None:
-    """Answer until the parent is gone."""
+def main(descriptor: int, root: str, parent: int) -> None:
+    """Answer until the parent is gone; in a container the parent may well be process 1."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        return
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     host = Host(Path(root))
     with socket.socket(fileno=descriptor) as stream:
@@ -84,5 +86,4 @@ def main(descriptor: int, root: str) -> None:
 
 
 if __name__ == "__main__":
-    if os.getppid() != 1:
-        main(int(sys.argv[1]), sys.argv[2])
+    main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]))

@@ -35,6 +35,10 @@ class ServeError(Exception):
     """The command cannot go on; the text says why and what would help."""
 
 
+class Stopped(Exception):
+    """A signal ended the wait."""
+
+
 class _Run:
     """The parts that the web server and the signals need before the engine exists."""
 
@@ -72,7 +76,11 @@ def serve(
     server = _listen(address, site)
     log.info("listening", extra={"url": server.url})
     _say_what_is_missing(host)
-    lock, store, note = _open_state(directory, host, run)
+    try:
+        lock, store, note = _open_state(directory, host, run)
+    except Stopped:
+        log.info("stopped")
+        return
     wiring = Wiring(host, settings, catalog, store, store.load(catalog.reasons) if store else Saved(), load, note)
     run.engine = Engine(wiring, _publisher(site, catalog, wiring))
     if run.stopped:
@@ -152,6 +160,8 @@ def _wait_for(lock: Lock, directory: Path, run: _Run) -> None:
     """A rolling update starts the new exporter before the old one is gone: wait for it, alive and answering 503."""
     deadline = time.monotonic() + LOCK_SECONDS
     while not lock.take():
-        if run.stopped or time.monotonic() > deadline:
+        if run.stopped:
+            raise Stopped
+        if time.monotonic() > deadline:
             raise ServeError(f"{directory} is held by {lock.holder()}: one exporter for one --state.path")
         time.sleep(0.1)

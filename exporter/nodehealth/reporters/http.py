@@ -6,6 +6,7 @@ for a bounded time and nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -22,6 +23,7 @@ from nodehealth.view import View
 MAX_CONNECTIONS = 64
 IDLE_SECONDS = 60.0  # a kept-alive connection of Prometheus rests for one scrape interval
 HEARTBEAT_SECONDS = 30.0
+ROOM_SECONDS = 0.2
 PREPARE_SECONDS = 0.01
 EVERY_ADDRESS = "::"  # of IPv4 too
 BACKLOG = "reading the backlog: what was logged before the start is not counted yet"
@@ -149,6 +151,7 @@ class Server(ThreadingHTTPServer):
             host = "0.0.0.0"  # noqa: S104 - every address was asked for
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._room = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        self._connections: dict[socket.socket, None] = {}
         super().__init__((host, port), type("Handler", (_Handler,), {"site": site}))
 
     def server_bind(self) -> None:
@@ -160,17 +163,29 @@ class Server(ThreadingHTTPServer):
         self.server_address = self.socket.getsockname()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Serve in a thread of its own, or close at once where too many are open."""
+        """Serve in a thread of its own; where too many are open, the oldest connection makes room.
+
+        A client that opens connections and is silent could else keep Prometheus and the kubelet's probe out.
+        """
         if not self._room.acquire(blocking=False):
-            self.shutdown_request(request)
-            return
+            self._end_oldest()
+            if not self._room.acquire(timeout=ROOM_SECONDS):
+                self.shutdown_request(request)
+                return
+        self._connections[request] = None
         super().process_request(request, client_address)
+
+    def _end_oldest(self) -> None:
+        for connection in list(self._connections)[:1]:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)  # its thread reads an end and gives its room back
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Serve one connection until it ends."""
         try:
             super().process_request_thread(request, client_address)
         finally:
+            self._connections.pop(request, None)
             self._room.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:

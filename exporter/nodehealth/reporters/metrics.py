@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric as MetricFamily
 from prometheus_client.openmetrics import exposition as openmetrics
@@ -42,7 +42,7 @@ class Format:
     end: bytes = b""
 
 
-TEXT = Format(CONTENT_TYPE_LATEST, generate_latest)
+TEXT = Format(CONTENT_TYPE_PLAIN_0_0_4, generate_latest)  # 1.0.0 only for who asks for it: expfmt and Telegraf refuse it
 OPENMETRICS = Format(openmetrics.CONTENT_TYPE_LATEST, openmetrics.generate_latest, OPENMETRICS_END)
 
 

@@ -211,6 +211,7 @@ class _Reader:
         self._said = b""
         self._oversized = False
         self._live = False
+        self._began = host.clock.monotonic()
 
     def follow(self, process: subprocess.Popen[bytes], emit: Emit, stop: Stop) -> None:
         with selectors.DefaultSelector() as selector:
@@ -268,6 +269,7 @@ class _Reader:
                 continue
             if self._read_before(entry):
                 continue
+            self._live |= entry.boot_id == self._boot and entry.received >= self._began  # the backlog is behind us
             position = {"cursor": entry.cursor, "time": entry.time, "boot": entry.boot_id, "received": entry.received}
             record = self._record(entry)
             if KERNEL_LOG in record.streams:
