@@ -117,13 +117,25 @@ def test_only_some_lines_of_a_reason_are_written() -> None:
     assert len(passed(PerReason(), LINES_PER_REASON + 25)) == LINES_PER_REASON
 
 
-def test_the_next_line_says_how_many_were_held_back() -> None:
-    limit = PerReason()
+def test_the_next_line_says_how_many_were_held_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit, clock = PerReason(), [100.0]
+    monkeypatch.setattr("nodehealth.logs.time.monotonic", lambda: clock[0])
     passed(limit, LINES_PER_REASON + 25)
-    (record,) = passed(limit, 1, created=NOW + LIMIT_SECONDS)
+    clock[0] += LIMIT_SECONDS
+    (record,) = passed(limit, 1)
     assert pairs(Logfmt().format(record))["suppressed"] == "25"
-    (after,) = passed(limit, 1, created=NOW + LIMIT_SECONDS)
+    (after,) = passed(limit, 1)
     assert "suppressed" not in pairs(Logfmt().format(after))
+
+
+def test_what_was_held_back_is_said_where_no_further_line_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit, clock = PerReason(), [100.0]
+    monkeypatch.setattr("nodehealth.logs.time.monotonic", lambda: clock[0])
+    passed(limit, LINES_PER_REASON + 25)
+    assert list(limit.overdue()) == []
+    clock[0] += LIMIT_SECONDS
+    assert [number for _, number in limit.overdue()] == [25]
+    assert list(limit.overdue()) == []
 
 
 def test_reasons_have_limits_of_their_own() -> None:

@@ -132,8 +132,14 @@ def test_what_is_no_duration_is_refused(value: object) -> None:
         ([], "the file: a mapping (key: value) is needed, not a list"),
         ({"ruels": []}, 'unknown key "ruels"; did you mean "rules"?'),
         ({"xid": {}}, 'unknown key "xid"; did you mean "xids"?'),
-        ({"qqq": 1}, 'unknown key "qqq"; valid: backlog_max_age, reasons, rules, sources, sxids, trust_user_records, xids'),
-        ({1: 2}, 'unknown key "1"; valid: backlog_max_age, reasons, rules, sources, sxids, trust_user_records, xids'),
+        (
+            {"qqq": 1},
+            'unknown key "qqq"; valid: backlog_max_age, checks, reasons, rules, sources, sxids, trust_user_records, xids',
+        ),
+        (
+            {1: 2},
+            'unknown key "1"; valid: backlog_max_age, checks, reasons, rules, sources, sxids, trust_user_records, xids',
+        ),
         ({"sources": {"require": []}}, 'unknown key "sources.require"; did you mean "required"?'),
         ({"sources": []}, "sources: a mapping (key: value) is needed, not a list"),
         ({"sources": {"required": "kmsg"}}, "sources.required: a list is needed, not 'kmsg'"),

@@ -61,7 +61,9 @@ def transaction(**more: object) -> Transaction:
         recent={"key": (1.0, 2.0)},
         history=[occurrence()],
     )
-    return Transaction(change, {"kmsg": {"boot": "b", "sequence": 5}}, {("lost", "kmsg"): 2}, meta={"boot_id": "b"}, **more)  # type: ignore[arg-type]
+    return Transaction(
+        change, {"kmsg": {"boot": "b", "sequence": 5}}, {("lost", "kmsg"): 2}, meta={"boot_id": "b", "begun": "1"}, **more
+    )  # type: ignore[arg-type]
 
 
 def reopened(path: Path) -> Saved:

@@ -268,7 +268,8 @@ class State:
     def _found(self, finding: Finding, record: Record, moment: Moment, *, injected: bool) -> None:
         if (number := finding.number) is not None:
             device, code = self._bounded_device(number.family, number.pci_bus_id), self._bounded_code(number)
-            finding = replace(finding, object=device, variant=code if finding.variant == str(number.code) else finding.variant)
+            variant = code if finding.variant == str(number.code) else finding.variant
+            finding = replace(finding, object=device, variant=variant)
         fault, joined = self._fault(finding, record.clock, injected=injected)
         if number is not None:
             self._count_number(number, record, joined=joined)
@@ -291,9 +292,7 @@ class State:
         if fault.key:  # a restart in the middle of a fault does not make two of it
             self._change.recent[fault.row] = (fault.clock, float(fault.headed), float(fault.holds))
 
-    def _confirmed(
-        self, reason: Reason, object_: str, clock: float, moment: Moment, *, injected: bool = False
-    ) -> bool:
+    def _confirmed(self, reason: Reason, object_: str, clock: float, moment: Moment, *, injected: bool = False) -> bool:
         """Whether a reason that has to repeat has done so."""
         key = f"{reason.name}/{object_}{_INJECTED if injected else ''}"
         return reason.repeats is None or self._repeated(key, reason.repeats, clock, moment)

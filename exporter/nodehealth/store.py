@@ -307,7 +307,8 @@ class Store:
     def _look_for_commands(self) -> None:
         self._looked = time.monotonic()
         query = "SELECT id, time, reason, object FROM commands WHERE ended IS NULL ORDER BY id"
-        found, error = (), self._missing()
+        found: tuple[Command, ...] = ()
+        error = self._missing()
         try:
             found = tuple(Command(*row) for row in self._connection.execute(query))
         except sqlite3.Error as caught:
@@ -358,7 +359,8 @@ def _write(connection: sqlite3.Connection, transaction: Transaction) -> None:
             "INSERT OR REPLACE INTO recent VALUES (?, ?)",
             [(key, json.dumps(times)) for key, times in change.recent.items() if times],
         )
-        connection.executemany("DELETE FROM recent WHERE key = ?", [(key,) for key, times in change.recent.items() if not times])
+        forgotten = [(key,) for key, times in change.recent.items() if not times]
+        connection.executemany("DELETE FROM recent WHERE key = ?", forgotten)
         connection.executemany(
             "INSERT OR REPLACE INTO positions VALUES (?, ?)",
             [(source, json.dumps(position)) for source, position in transaction.positions.items()],

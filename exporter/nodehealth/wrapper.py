@@ -14,14 +14,16 @@ _DAY = r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
 _CTIME = rf"{_DAY} {_MONTH} {{1,2}}\d{{1,2}} \d\d:\d\d:\d\d(?: \d{{4}})?"
 _FULL = rf"{_DAY} \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d [A-Z]{{2,5}}"
 _SYSLOG = rf"{_MONTH} {{1,2}}\d{{1,2}} \d\d:\d\d:\d\d(?:\.\d{{1,6}})?"
+_DELTA = r"<[ +-]{0,12}\d{1,10}\.\d{1,9}>"  # time since the line before, of dmesg --show-delta
 
 _LAYER = re.compile(
     r"\s{0,16}(?:"
     r"<\d{1,3}>(?:1 (?=\d{4}-))?"  # priority of printk and syslog, with the version of RFC 5424
     r"|\d{1,4},\d{1,20},\d{1,20},[-c+](?:,[^;\n]{0,128})?;"  # raw /dev/kmsg record
     r"|(?:kern|user|daemon|syslog) {0,3}:[a-z]{3,7} {0,3}:"  # dmesg --decode
-    rf"|\[ {{0,12}}\d{{1,14}}(?:\.\d{{1,9}})?\](?:\[ {{0,8}}[TC]\d{{1,8}}\])?"  # printk time and caller
-    rf"|\[(?:{_CTIME}|{_ISO})\]"  # dmesg -T
+    rf"|\[ {{0,12}}\d{{1,14}}(?:\.\d{{1,9}})?(?: {_DELTA})?\](?:\[ {{0,8}}[TC]\d{{1,8}}\])?"  # printk time and caller
+    rf"|\[(?:{_CTIME}|{_ISO})(?: {_DELTA})?\]"  # dmesg -T
+    rf"|\[(?:{_DELTA}| {{0,8}}\+\d{{1,9}}\.\d{{1,9}}|{_MONTH} ?\d{{1,2}} \d\d:\d\d)\]"  # dmesg --reltime
     rf"|{_ISO}(?= )"
     rf"|{_CTIME}(?= )"
     rf"|{_SYSLOG}(?= )"
