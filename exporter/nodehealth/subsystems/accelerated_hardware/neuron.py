@@ -19,9 +19,16 @@ def _error(name: str, word: str, what: str) -> Reason:
         needs=Hardware.NEURON,
         patterns=(
             kernel_line(
-                rf"\bNEURON_HW_ERR={word}\b",
+                rf"^(?:[\w .:,#+-]{{0,80}}[: ])?NEURON_HW_ERR={word}\b",
                 Example(f"kernel: NEURON_HW_ERR={word} affecting neuron devices", origin=_NMA),
-                lookalikes=(f"neuron: NEURON_HW_ERR_{word} counter registered", f"NEURON_HW_ERR={word}S"),
+                Example(
+                    f"neuron0: NEURON_HW_ERR={word} instance-id=i-0 nd-id=0 nc-id=0", origin="AWS Neuron documentation"
+                ),
+                lookalikes=(
+                    f"neuron: NEURON_HW_ERR_{word} counter registered",
+                    f"NEURON_HW_ERR={word}S",
+                    f"agent[7]: saw NEURON_HW_ERR={word}",
+                ),
             ),
         ),
     )

@@ -25,6 +25,8 @@ from nodehealth.model import (
 _ACCELERATED = Subsystem.ACCELERATED_HARDWARE
 _FUNCTION = r"^NVRM: (?:GPU\d{1,3} )?"  # since 565 the driver prints the GPU's number before the function's name
 _GPU = rf"^NVRM: GPU (?:at )?(?:PCI:)?(?P<pci>{pci.ADDRESS}): "
+_INTERNAL = _FUNCTION + r"(?:_{0,2}[a-z]{1,24}[A-Z0-9]|Rm[A-Z])\w{1,80}: "
+"""A function of the driver's core speaks: what it found there is told again as an Xid or as a failed start of the GPU."""
 _REPORT = "recorded in a public report"
 _NV = "composed from kernel-open/nvidia/nv.c"
 _PERSISTENCED = (journal("nvidia-persistenced.service"),)
@@ -40,10 +42,14 @@ REASONS = (
         clears=(REBOOT, GPU_RESET),
         patterns=(
             kernel_line(
-                _GPU + r"(?:RmInitAdapter failed!|rm_init_adapter failed\b)",
+                _GPU
+                + r"(?:RmInitAdapter failed!|rm_init_adapter failed\b|GPU does not have the necessary power cables|Can't find an IRQ for)",
                 Example("NVRM: GPU 0000:00:06.0: rm_init_adapter failed, device minor number 0", "0000:00:06.0", _REPORT),
                 Example(
                     "[  113.674376] NVRM: GPU 0000:00:06.0: RmInitAdapter failed! (0x11:0x45:2540)", "0000:00:06.0", _REPORT
+                ),
+                Example(
+                    "NVRM: GPU 0000:ca:00.0: GPU does not have the necessary power cables connected.", "0000:ca:00.0", _NV
                 ),
                 lookalikes=(
                     "NVRM: GPU 0000:00:06.0: GPU serial number is 1653923026510.",
@@ -172,7 +178,8 @@ REASONS = (
         clears=(REBOOT,),
         patterns=(
             kernel_line(
-                r"^(?P<object>nvidia-nvswitch\d{1,3}): ?(?:Failed (?:to (?:initialize device|enable PCI device|request memory regions|map BAR0 region)|during device post init)|"
+                r"^(?P<object>nvidia-nvswitch\d{1,3}): ?(?:Failed (?:to (?:(?:initialize|register) device|initialize (?:interrupt|background tasks)|"
+                r"enable PCI device|request memory regions|map BAR0 region)|during device post init)|No supported interrupt mechanism was found|"
                 r"[Ff]ailed to get IRQ|Interrupts disabled to avoid a storm)",
                 Example(
                     "nvidia-nvswitch3: Failed to initialize device : -5",
@@ -184,8 +191,14 @@ REASONS = (
                     "nvidia-nvswitch0",
                     "composed from kernel-open/nvidia/linux_nvswitch.c",
                 ),
+                Example(
+                    "nvidia-nvswitch2: Failed to initialize interrupt : -22",
+                    "nvidia-nvswitch2",
+                    "composed from kernel-open/nvidia/linux_nvswitch.c",
+                ),
                 lookalikes=(
                     "nvidia-nvswitch3: using MSI",
+                    "nvidia-nvswitch3: Failed to read fabric state, fffffffb",
                     "nvidia-nvswitch: Probing device 0000:08:00.0, Vendor Id = 0x10de, Device Id = 0x22a3, Class = 0x68000",
                 ),
             ),
@@ -288,20 +301,16 @@ CONTEXT = tuple(
     for regex, line in (
         # Follows a fault that has its own line.
         (
-            _FUNCTION + r"\w{0,24}RcAndNotifyAllChannels\w{0,24}: RC all channels for critical error \d",
-            "NVRM: krcRcAndNotifyAllChannels_IMPL: RC all channels for critical error 79.",
+            _INTERNAL,
+            "NVRM: nvAssertFailedNoLog: Assertion failed: expectedFunc == vgpu_rpc_message_header_v->function @ kernel_gsp.c:2192",
         ),
         (
             r"^NVRM: GPU\d{1,3} (?:GSP RPC buffer contains function|RPC (?:event )?history \()",
             "NVRM: GPU4 GSP RPC buffer contains function 103 (GSP_RM_ALLOC) and data 0x0000000000002081 0x0000000000000004.",
         ),
         (
-            r"^NVRM:\s{2,12}(?:entry\s{1,4}function\b|-?\d{1,3}\s{1,8}\d{1,5}\s{1,8}[A-Z][A-Z0-9_]{3,64}\s{1,40}0x)",
+            r"^NVRM: {2,16}[\w(\[*-]",  # tables and register dumps
             "NVRM:      0    76   GSP_RM_CONTROL        0x000000002080a097 0x0000000000000490 0x0005f5e100000000",
-        ),
-        (
-            _FUNCTION + r"_kgspLogXid119: ",
-            "NVRM: _kgspLogXid119: ********************************* GSP Timeout **********************************",
         ),
         (
             r"^NVRM: Rate limiting GSP RPC error prints for GPU at PCI:",
@@ -310,22 +319,6 @@ CONTEXT = tuple(
         (
             r"^NVRM: (?:A GPU crash dump has been created|nvidia-bug-report\.sh as root to collect|the NVIDIA kernel module is unloaded)",
             "NVRM: A GPU crash dump has been created. If possible, please run",
-        ),
-        (
-            _FUNCTION + r"(?:nvAssert|nvCheck)\w{0,12}FailedNoLog: ",
-            "NVRM: nvAssertFailedNoLog: Assertion failed: expectedFunc == vgpu_rpc_message_header_v->function @ kernel_gsp.c:2192",
-        ),
-        (
-            _FUNCTION + r"(?:_issueRpc\w{1,24}: rpc\w{1,24} |rpcRmApi\w{1,24}: )",
-            "NVRM: GPU0 _issueRpcAndWait: rpcSendMessage failed with status 0x0000000f for fn 10!",
-        ),
-        (
-            _FUNCTION + r"_intrServiceStall\w{1,40}: Failed GPU reg read",
-            "NVRM: GPU0 _intrServiceStallCommonCheckBegin: Failed GPU reg read : 0xffffffff. Check whether GPU is present on the bus",
-        ),
-        (
-            _FUNCTION + r"(?:RmLogGpuCrash|rcdbAddRmGpuDump|_threadNodeCheckTimeout: currentTime|RmFetchGspRmImages): ?",
-            "NVRM: RmFetchGspRmImages: No firmware image found",
         ),
         (
             r"^NVRM: Attempting to remove (?:minor )?device ",
@@ -340,7 +333,21 @@ CONTEXT = tuple(
             "NVRM: BAR1 is 0M @ 0x0 (PCI:0000:07:00.0)",
         ),
         (
-            r"^nvidia-modeset: ERROR: GPU:\d{1,3}: (?:Failed to query display engine|Idling display engine timed out|Error while waiting for GPU progress)",
+            (
+                r"^NVRM: (?:The NVIDIA GPU [0-9a-fA-F:.]{7,16}(?: \(PCI ID: |\s|$)|installed in this system (?:is not supported|requires use of) |"
+                r"NVIDIA [0-9.]{5,12} driver release|Please see (?:'Appendix A|the 'Open Linux)|in this release's README|specific graphics driver download)"
+            ),
+            "NVRM: installed in this system is not supported by the",
+        ),
+        (
+            (
+                r"^NVRM: (?:GPU [0-9a-fA-F:.]{7,16}: )?(?:Please check your BIOS settings|\[(?:Plug & Play OS|Assign IRQ to VGA)\] should be set to|"
+                r"[Ff]ailed to enable MSI\b|GPU [0-9a-fA-F:.]{7,16} is already bound to )"
+            ),
+            "NVRM: GPU 0000:3b:00.0 is already bound to nouveau.",
+        ),
+        (
+            r"^nvidia-modeset: ERROR: GPU:\d{1,3}: ",
             "nvidia-modeset: ERROR: GPU:0: Error while waiting for GPU progress: 0x0000c67d:0 2:0:4048:4040",
         ),
         # What a driver prints when it starts, works and stops.
@@ -357,7 +364,7 @@ CONTEXT = tuple(
             "NVRM: No NVIDIA GPU found.",
         ),
         (
-            r"^NVRM: (?:obtained ownership of|was loaded and obtained ownership|driver\(s\)\), then try loading|nouveau, rivafb)",
+            r"^NVRM: (?:obtained ownership of|was loaded and obtained ownership|driver\(s\)\), then try loading|nouveau, rivafb|again\.)",
             "NVRM: driver(s)), then try loading the NVIDIA kernel module",
         ),
         (
@@ -369,20 +376,35 @@ CONTEXT = tuple(
             "NVRM: Open nvidia.ko is only ready for use on Data Center GPUs.",
         ),
         (
-            _FUNCTION + r"dmaAllocMapping_\w{1,16}: can't alloc VA space",
-            "NVRM: dmaAllocMapping_GM107: can't alloc VA space for mapping.",
+            r"^NVRM: (?:Aborting|Ignoring) probe for VF ",
+            "NVRM: Aborting probe for VF 0000:3b:00.4 since PF is not bound to nvidia driver.",
+        ),
+        (
+            (
+                r"^NVRM: (?:Your system is not currently configured to drive a VGA|on the primary VGA device|requires the use of a text-mode VGA|"
+                r"drivers including, but not limited to|corruption and stability problems)"
+            ),
+            "NVRM: Your system is not currently configured to drive a VGA console",
         ),
         (
             r"^NVRM: os_schedule: Attempted to yield the CPU",
             "NVRM: os_schedule: Attempted to yield the CPU while in atomic or interrupt context",
         ),
         (
-            r"^nvidia-nvswitch\d{0,3}: (?:Probing device |Major: |Interface already initialized)",
+            r"^nvidia-nvswitch\d{0,3}: (?:Probing device |Major: |Interface already initialized|(?:Blacklisted|Excluded) nvswitch device|Failed to (?:read fabric state|re-schedule background))",
             "nvidia-nvswitch: Probing device 0000:08:00.0, Vendor Id = 0x10de, Device Id = 0x22a3, Class = 0x68000",
         ),
         (
-            r"^nvidia-nvswitch\d{0,3}: (?:using (?:MSI|PCI pin)|(?:open|release|close) \(major=|removing device )",
+            r"^nvidia-nvswitch\d{0,3}: (?:using (?:MSI|PCI pin)|(?:open|release|close) \(major=|removing device |MSI-X$|PCI Pin$)",
             "nvidia-nvswitch3: open (major=510)",
+        ),
+        (
+            r"^nvidia-nvswitch\d{0,3}: _{0,2}nvswitch_\w{1,80}: ",
+            "nvidia-nvswitch1: nvswitch_minion_send_command: MINION is busy",
+        ),
+        (
+            r"^nvidia-peermem:? nv_mem_client_init:\d{1,6} ERROR error -?\d{1,4} while registering ",
+            "nvidia-peermem nv_mem_client_init:482 ERROR error -22 while registering traditional peer memory client",
         ),
     )
 )

@@ -46,7 +46,7 @@ RECOVERS = {162: "163"}  # power smoothing re-engaged ends power smoothing disen
 
 XID = rf"^NVRM: Xid \((?:PCI:)?(?P<pci>{pci.ADDRESS})(?: [^)\n]{{1,64}})?\): (?P<code>\d{{1,9}})\b"
 LOST_WITHOUT_NUMBER = (
-    rf"^NVRM: (?:GPU (?:at )?(?:PCI:)?(?P<pci>{pci.ADDRESS}): GPU has fallen off the bus"
+    rf"^NVRM: (?:GPU (?:at )?(?:PCI:)?(?P<pci>{pci.ADDRESS})(?:: GPU)? has fallen off the bus"
     rf"|The NVIDIA GPU (?:PCI:)?(?P<multi>{pci.ADDRESS})\b[\s\S]{{1,160}}fallen off the bus and is not responding)"
 )
 DRIVER_LOAD = r"^NVRM: loading NVIDIA UNIX "
@@ -283,6 +283,14 @@ _EXAMPLES = tuple(
             "NVRM: Xid (PCI:0000:04:00): 63, Row remapping event: Rows 0x1a and 0x2b have been remapped on GPU 00000000:04:00.0",
         ),
         ("0000:05:00.0", "NVRM: Xid (PCI:0000:05:00): 94, Contained ECC error"),
+        (
+            "0000:dc:00.0",
+            "[  +0.000012] NVRM: Xid (PCI:0000:dc:00): 45, pid=18, name=python3, Ch 00000001 caused by previous Xid 149",
+        ),
+        (
+            "0000:3b:00.0",
+            "[ 812.567890 <    0.000123>] NVRM: Xid (PCI:0000:3b:00 GPU-I:05): 95, pid=1234, name=python3, Uncontained: LTC TAG (0x2,0x0). RST: Yes, D-RST: No",
+        ),
         (
             "000d:00:00.0",
             "[Fri Oct 14 14:56:49 2022] NVRM: Xid (PCI:000d:00:00): 31, pid=3234, Graphics SM Warp Exception on (GPC 2, TPC 2, SM 1): Out Of Range Address",

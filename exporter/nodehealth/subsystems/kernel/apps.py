@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from nodehealth.model import REBOOT, Action, Example, Pattern, Reason, Severity, Subsystem, journal, kernel_line, quiet
 
-_TASK = r"[^\n]{1,80}\[\d{1,10}\]"
+_TASK = r"(?:[^\n\\]|\\x[0-9a-f][0-9a-f]){1,15}\[\d{1,10}\]"
+"""A task's name has at most 15 characters; a longer start is the host and program of a log line that only quotes the kernel."""
 _NPD = "node-problem-detector test"
 
 REASONS = (
@@ -42,6 +43,7 @@ REASONS = (
                 lookalikes=(
                     "tester[4]: segfault at startup is handled",
                     "segfault handler installed at 7f797fe00000",
+                    "ip-10-0-3-17.ec2.internal crashreporter[77]: segfault at 7f797fe00000 ip 00007f7c7ac69996",
                     "show_unhandled_signals: segfault reports enabled",
                 ),
             ),

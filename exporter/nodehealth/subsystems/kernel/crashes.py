@@ -23,7 +23,7 @@ _GPUD = "GPUd test"
 _NPD = "node-problem-detector test"
 _ABRT = (journal("abrt-notification"),)
 _TRAPS = (
-    r"divide error|invalid opcode|general protection fault|stack segment|double fault|segment not present|invalid TSS"
+    r"divide error|int3|bounds|invalid opcode|general protection fault|stack segment|double fault|segment not present|invalid TSS"
     r"|alignment check|coprocessor segment overrun|simd exception|fpu exception|control protection fault"
     r"|kernel stack overflow|stack guard page"
 )
@@ -131,6 +131,7 @@ REASONS = (
             kernel_line(
                 rf"^(?:{_TRAPS})[^\n\[]{{0,120}}: [0-9a-f]{{4}} \[#\d{{1,6}}\]",
                 Example("divide error: 0000 [#1] SMP", origin=_NPD),
+                Example("int3: 0000 [#1] SMP PTI", origin="composed from arch/x86/kernel/traps.c"),
                 Example(
                     "general protection fault, probably for non-canonical address 0x6b6b6b6b6b6b6b6b: 0000 [#1] SMP NOPTI",
                     origin="composed from kernel 5.10 arch/x86/kernel/traps.c",

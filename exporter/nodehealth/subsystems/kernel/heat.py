@@ -50,7 +50,7 @@ REASONS = (
         joins=10,
         patterns=(
             kernel_line(
-                r"^(?:[^\n]{1,80}: )?[Cc]ritical temperature reached ?(?:\(-?\d{1,7} C\))?, ?shutting down",
+                r"^(?:(?:[^\n\[]{1,80}: )?[Cc]ritical temperature reached ?(?:\(-?\d{1,7} C\))?, ?shutting down|thermal thermal_zone\d{1,4}: [^\n:]{1,40}: critical temperature reached\s*$)",
                 Example(
                     "thermal thermal_zone0: critical temperature reached (105 C), shutting down",
                     origin="kernel 4.19 drivers/thermal/thermal_core.c",
@@ -60,16 +60,22 @@ REASONS = (
                     origin="composed from kernel 5.15 drivers/thermal/thermal_core.c",
                 ),
                 Example(
+                    "thermal thermal_zone0: acpitz: critical temperature reached",
+                    origin="composed from kernel 6.8 drivers/thermal/thermal_core.c",
+                ),
+                Example(
                     "Critical temperature reached (128 C), shutting down.", origin="composed from drivers/acpi/thermal.c"
                 ),
                 lookalikes=(
                     "thermal thermal_zone0: failed to read out thermal zone (-61)",
                     "ACPI: thermal: Thermal Zone [TZ00] (28 C)",
                     "thermal thermal_zone0: critical temperature trip is 105 C",
+                    "thermald[911]: critical temperature reached, shutting down",
+                    "rackmon: Critical temperature reached",
                 ),
             ),
             kernel_line(
-                r"^(?:[^\n]{1,80}: )?HARDWARE PROTECTION (?:shutdown|reboot) \(Temperature",
+                r"^(?:[^\n\[]{1,80}: )?HARDWARE PROTECTION (?:shutdown|reboot) \(Temperature",
                 Example(
                     "reboot: HARDWARE PROTECTION shutdown (Temperature too high)",
                     origin="composed from kernel 5.15 kernel/reboot.c",

@@ -75,7 +75,7 @@ REASONS = (
                 ),
             ),
             kernel_line(
-                r"^watchdog: CPU \d{1,5} (?:self-)?detected hard LOCKUP (?:@|on other CPUs)",
+                r"^[Ww]atchdog:? CPU[: ]\d{1,5} (?:(?:self-)?detected )?[Hh]ard LOCKUP\b",
                 Example(
                     "watchdog: CPU 12 self-detected hard LOCKUP @ plpar_hcall_norets+0x1c/0x28",
                     origin="composed from arch/powerpc/kernel/watchdog.c",

@@ -129,11 +129,13 @@ REASONS = (
                 ),
             ),
             kernel_line(
-                r"^(?:mce: )?CMCI storm detected",
+                r"^(?:mce: )?(?:CPU\d{1,5} BANK\d{1,3} )?CMCI storm detected",
                 Example("mce: CMCI storm detected: switching to poll mode", origin="composed from mce/intel.c"),
+                Example("mce: CPU64 BANK1 CMCI storm detected", origin="composed from kernel 6.8 mce/threshold.c"),
                 lookalikes=(
                     "mce: CMCI storm subsided: switching to interrupt mode",
                     "mce: CPU0: CMCI storm threshold is 15",
+                    "mce: CPU64 BANK1 CMCI storm subsided",
                 ),
             ),
         ),

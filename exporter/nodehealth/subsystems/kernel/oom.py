@@ -44,7 +44,7 @@ REASONS = (
         joins=_JOINS,
         patterns=(
             kernel_line(
-                r"^[^\n]{1,80} invoked oom-killer: ",
+                r"^[^\n\[]{1,60} invoked oom-killer: ",
                 Example("badsysprogram invoked oom-killer: gfp_mask=0x280da, order=0, oom_score_adj=0", origin=_NPD),
                 Example("mysqld invoked oom-killer: gfp_mask=0x201d2, order=0, oomkilladj=0", origin=_GPUD),
                 Example("python3.4 invoked oom-killer: gfp_mask=0x201da, order=0, oom_score_adj=0", origin=_GPUD),
@@ -175,7 +175,7 @@ REASONS = (
         clears=(quiet(hours=1), REBOOT),
         patterns=(
             kernel_line(
-                r"^[^\n]{1,80}: page allocation failure[:.] order:\d",
+                r"^[^\n\[]{1,60}: page allocation failure[:.] order:\d",
                 Example(
                     "kworker/u64:3: page allocation failure: order:5, mode:0x40dc0(GFP_KERNEL|__GFP_COMP|__GFP_ZERO),"
                     " nodemask=(null),cpuset=/,mems_allowed=0-1",

@@ -158,6 +158,18 @@ REASONS = (
                 ),
             ),
             kernel_line(
+                rf"{_OBJECT}unknown header type 7f, ignoring device",
+                Example(
+                    "pci 0000:3b:00.0: unknown header type 7f, ignoring device",
+                    "0000:3b:00.0",
+                    "composed from drivers/pci/probe.c",
+                ),
+                lookalikes=(
+                    "pci 0000:3b:00.0: [10de:2330] type 00 class 0x030200",
+                    "pci 0000:3b:00.0: ignoring class 0x060400 (doesn't match header type 00)",
+                ),
+            ),
+            kernel_line(
                 rf"{_OBJECT}not ready \d{{1,9}}ms after [^;\n]{{1,32}}; giving up",
                 Example(
                     "vfio-pci 0000:3b:00.0: not ready 65535ms after FLR; giving up",

@@ -98,6 +98,7 @@ REASONS = (
         "Wait a minute for the driver's own recovery; if this stays, drain the node and reboot it, then update or replace the card.",
         kernel_line(
             rf"{_CARD}(?:device's health compromised|FW is unable to respond to initialization segment reads"
+            r"|Firmware over \d{1,9} MS in (?:pre-)?initializing state, aborting"
             r"|(?<=: )(?:Fatal error \d{1,3} detected|health recovery (?:failed|flow aborted))"
             rf"|{_HEALTH}(?:firmware internal error|irisc not responding|firmware CRC error|async EQ buffer overrun|EQ error|Invalid EQ ref))",
             Example(
@@ -106,6 +107,11 @@ REASONS = (
                 _SENTINEL,
             ),
             Example("FW is unable to respond to initialization segment reads", origin="kernel 4.14 mlx5/core/health.c"),
+            Example(
+                "mlx5_core 0000:c1:00.0: Firmware over 120000 MS in pre-initializing state, aborting",
+                "0000:c1:00.0",
+                "composed from kernel 5.15 mlx5/core/main.c",
+            ),
             Example(
                 "mlx5_core 0000:61:00.1: mlx5_health_try_recover:381:(pid 1): health recovery flow aborted, PCI reads still not working",
                 "0000:61:00.1",
@@ -132,6 +138,7 @@ REASONS = (
                 "mlx5_core 0000:0c:00.0: firmware version: 28.39.2048",
                 "mlx5_core 0000:0c:00.0: mlx5_health_try_recover:339:(pid 880): health recovery succeeded",
                 "mlx4_core 0000:0c:00.0: device's health compromised",
+                "mlx5_core 0000:c1:00.0: Waiting for FW initialization, timeout abort in 100s (0xffffffff)",
                 "Fatal error 3 detected",
             ),
         ),

@@ -175,18 +175,25 @@ REASONS = (
         "A port of a network card lost its link.",
         "Check `ip link show dev INTERFACE`, cable, transceiver and switch port; several ports at once point at the switch.",
         kernel_line(
-            rf"{_INTERFACE}Link down\s*$",
+            rf"{_INTERFACE}(?:Link down|Port: \d{{1,3}} Link DOWN)\s*$",
             Example("mlx5_core 0000:5c:00.0 ib0: Link down", "ib0", _SENTINEL),
             Example("[   15.312871] mlx5_core 0000:41:00.0 enp65s0f0: Link down", "enp65s0f0", "user report, ConnectX-5"),
+            Example(
+                "mlx5_core 0000:08:00.0 rdmap8s0f0: Port: 1 Link DOWN",
+                "rdmap8s0f0",
+                "kernel 6.13 drivers/infiniband/core/cache.c",
+            ),
             lookalikes=(
+                "mlx5_core 0000:08:00.0 mlx5_0: Port: 1 Link INIT",
                 "mlx5_core 0000:5c:00.0 ib0: Link up",
                 "igb 0000:01:00.0 eno1: igb: eno1 NIC Link is Down",
                 "mlx5_core 0000:5c:00.0 eth0: Link down on close is enabled",
             ),
         ),
         kernel_line(
-            rf"{_INTERFACE}Link up\s*$",
+            rf"{_INTERFACE}(?:Link up|Port: \d{{1,3}} Link ACTIVE)\s*$",
             Example("[   18.753532] mlx5_core 0000:41:00.1 enp65s0f1: Link up", "enp65s0f1", "user report, ConnectX-5"),
+            Example("mlx5_core 0000:08:00.0 mlx5_0: Port: 1 Link ACTIVE", "mlx5_0", "kernel 6.13 core/cache.c"),
         ),
         clears=(LINE, quiet(hours=1), REBOOT),
         kind="interface",
