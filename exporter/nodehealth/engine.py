@@ -317,6 +317,8 @@ class Engine:
             outcome, detail = (Outcome.FAILED, error) if error else (outcome, detail)
         else:
             self._measured.pop(inspected.check, None)
+        if outcome is Outcome.ABSENT:  # positive evidence: what cannot exist cannot be wrong
+            self.state.checked(planned.check.reasons, (), f"check:{inspected.check}", self._moment())
         before = self._checks[inspected.check]
         if (before.outcome, before.detail) != (outcome, detail) and outcome is Outcome.FAILED:
             log.warning("check failed", extra={"check": inspected.check, "why": detail})

@@ -44,11 +44,16 @@ REASONS = (
             ),
             kernel_line(
                 rf"^BTRFS error {_DEVICE}: (?:bdev \S{{1,128}} errs: |parent transid verify failed|bad tree block|level verify failed|"
-                r"(?:fixup|unable to fixup)|IO failure|error while writing out transaction)",
+                r"(?:fixup|unable to fixup)|IO failure|error while writing out transaction|Transaction aborted \(error -)",
                 Example(
                     "BTRFS error (device sda): bdev /dev/sda errs: wr 1, rd 0, flush 0, corrupt 0, gen 0",
                     "sda",
                     "composed from fs/btrfs/volumes.c",
+                ),
+                Example(
+                    "BTRFS error (device dm-0 state A): Transaction aborted (error -28)",
+                    "dm-0",
+                    "composed from fs/btrfs/transaction.c 6.x",
                 ),
                 Example(
                     "BTRFS error (device sda2): parent transid verify failed on logical 30408704 mirror 1 wanted 5 found 4",

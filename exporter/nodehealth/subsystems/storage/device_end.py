@@ -18,7 +18,7 @@ REASONS = (
         patterns=(
             kernel_line(
                 # One record of two lines since 5.12; the second names the device.
-                r"^(?:[^\n]{1,64}: )?attempt to access beyond end of device(?:\s{1,32}(?P<object>[\w!-]{1,64}): rw=|$|\n)",
+                r"^(?:[^\n\[]{1,64}: )?attempt to access beyond end of device(?:\s{1,32}(?P<object>[\w!-]{1,64}): rw=|$|\n)",
                 Example("kernel: attempt to access beyond end of device", "", "GPUd test"),
                 Example("kworker/u203:1: attempt to access beyond end of device", "", "GPUd test"),
                 Example(

@@ -39,7 +39,7 @@ REASONS = (
                 ),
             ),
             kernel_line(
-                rf"^EXT4-fs \({_DEVICE}\): (?:Delayed block allocation failed for inode|This should not happen!! Data will be lost)",
+                rf"^EXT4-fs \({_DEVICE}\): (?:Delayed block allocation failed for inode|This should not happen!! Data will be lost|failed to convert unwritten extents to written)",
                 Example(
                     "EXT4-fs (dm-3): Delayed block allocation failed for inode 131 at logical offset 0 with max blocks 8 with error 5",
                     "dm-3",
@@ -47,6 +47,11 @@ REASONS = (
                 ),
                 Example(
                     "EXT4-fs (dm-3): This should not happen!! Data will be lost", "dm-3", "composed from fs/ext4/inode.c"
+                ),
+                Example(
+                    "EXT4-fs (dm-3): failed to convert unwritten extents to written extents -- potential data loss!  (inode 12, error -30)",
+                    "dm-3",
+                    "composed from fs/ext4/page-io.c",
                 ),
                 lookalikes=("EXT4-fs (dm-3): orphan cleanup on readonly fs", "EXT4-fs (dm-3): recovery complete"),
             ),

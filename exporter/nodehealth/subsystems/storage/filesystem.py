@@ -21,7 +21,7 @@ REASONS = (
         clears=(REBOOT,),
         patterns=(
             kernel_line(
-                rf"^(?:[A-Za-z][\w-]{{1,15}} \((?:device )?{_DEVICE}\): )?(?:Remounting filesystem read-only|"
+                rf"^(?:[A-Za-z][\w-]{{1,15}} \((?:device )?{_DEVICE}\): )?(?:(?:error: )?[Rr]emounting filesystem read-only|"
                 r"Filesystem has been set read-only|emergency read only\b|remounting filesystem as read-only)",
                 Example("EXT4-fs (sda1): Remounting filesystem read-only", "sda1", "GPUd test"),
                 Example(

@@ -19,12 +19,13 @@ REASONS = (
         patterns=(
             kernel_line(
                 _ARRAY
-                + r"(?:Disk failure on \S{1,64} detected, failing array\b|Cannot continue operation \(|not enough operational (?:devices|mirrors)\b)",
+                + r"(?:Disk failure on \S{1,64} detected, failing array\b|Cannot continue operation \(|not enough operational (?:devices|mirrors)\b|failed to run raid set\b|cannot start dirty degraded array)",
                 Example("md/raid0md0: Disk failure on nvme1n1p1 detected, failing array.", "md0", "GPUd test"),
                 Example("md/raid1:md1: Disk failure on sda1 detected, failing array", "md1", "GPUd test"),
                 Example(
                     "md/raid:md127: Cannot continue operation (2/4 failed).", "md127", "composed from drivers/md/raid5.c"
                 ),
+                Example("md/raid:md5: cannot start dirty degraded array.", "md5", "composed from drivers/md/raid5.c"),
                 Example(
                     "md/linear:md_data: Disk failure on sdb detected, failing array.",
                     "md_data",

@@ -113,7 +113,7 @@ REASONS = (
         patterns=(
             kernel_line(
                 _XFS
-                + r"(?:log I/O error -?\d|metadata I/O error(?:: block| in )|Failing async write on buffer block|log device error|xlog_\w{1,40}: log write error)",
+                + r"(?:log I/O error -?\d|metadata I/O error(?:: block| in )|Failing async write on buffer block|log device error|writeback error on (?:inode|sector) |page discard on |xfs_log_force: error -?\d|xlog_\w{1,40}: log write error)",
                 Example("[470911.895805] XFS (md127): log I/O error -5", "md127", "collected from public reports"),
                 Example(
                     'XFS (sdb1): metadata I/O error in "xfs_read_agi+0x95/0x140 [xfs]" at daddr 0x2 len 1 error 5',
@@ -125,6 +125,12 @@ REASONS = (
                     "dm-2",
                     "composed from fs/xfs/xfs_buf.c 3.10",
                 ),
+                Example(
+                    "XFS (dm-12): writeback error on inode 134, offset 0, sector 12345",
+                    "dm-12",
+                    "composed from fs/xfs/xfs_aops.c 5.15",
+                ),
+                Example("XFS (sdb1): xfs_log_force: error -5 returned.", "sdb1", "composed from fs/xfs/xfs_log.c 4.x"),
                 lookalikes=(
                     "XFS (md127): Log I/O Error (0x2) detected at xlog_ioend_work+0x6e/0x70 [xfs] (fs/xfs/xfs_log.c:1378).  Shutting down filesystem.",
                     "XFS (md127): Ending recovery (logdev: internal)",
