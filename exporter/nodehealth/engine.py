@@ -384,6 +384,7 @@ class Engine:
         first = not view.self_.ready
         sources = tuple(self._sources[name] for name in sorted(self._sources))
         checks = tuple(self._checks[name] for name in sorted(self._checks))
+        impossible = self._impossible()
         measured = {metric: values for group in self._measured.values() for metric, values in group.items()}
         shown = replace(
             view,
@@ -393,6 +394,7 @@ class Engine:
             sources=view.sources if sources == view.sources else sources,
             checks=view.checks if checks == view.checks else checks,
             measurements=view.measurements if measured == view.measurements else measured,
+            impossible=view.impossible if impossible == view.impossible else impossible,
             counts=dict(state.counts) if first or change.counts else view.counts,
             numbers=dict(state.numbers) if first or change.numbers else view.numbers,
             problems=tuple(state.problems.values()) if first or change.problems else view.problems,
@@ -401,6 +403,17 @@ class Engine:
         if any(getattr(shown, each.name) is not getattr(view, each.name) for each in fields(View)):
             self._view = shown
             self._publish_view(shown)
+
+    def _impossible(self) -> frozenset[str]:
+        """Reasons that no log proves and whose checks are all absent or disabled."""
+        looking: set[str] = set()
+        checked: set[str] = set()
+        for name, planned in self._wiring.catalog.checks.items():
+            names = {reason.name for reason in planned.check.reasons}
+            checked |= names
+            if name in self._checks and self._checks[name].outcome is not Outcome.ABSENT:
+                looking |= names
+        return frozenset(name for name in checked - looking if not self._wiring.catalog.reasons[name].patterns)
 
     def _all_caught_up(self) -> bool:
         busy = any(runner.alive for runner in self._runners.values()) or (self._inspector and self._inspector.alive)

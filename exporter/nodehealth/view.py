@@ -170,6 +170,7 @@ class View:
     history: tuple[Occurrence, ...] = ()
     checks: tuple[CheckView, ...] = ()
     measurements: Mapping[Metric, tuple[Measurement, ...]] = field(default_factory=dict)
+    impossible: frozenset[str] = frozenset()
 
     def active(self) -> list[Problem]:
         """What holds now, the worst and newest first."""
@@ -179,7 +180,8 @@ class View:
 
     def possible(self, reason: Reason) -> bool:
         """Whether the reason can occur on this node at all."""
-        return reason.enabled and (reason.needs is None or reason.needs in self.hardware)
+        proved = reason.needs is None or reason.needs in self.hardware
+        return reason.enabled and proved and (reason.name not in self.impossible or reason.name in self.counts)
 
     def health(self, subsystem: Subsystem) -> Health | None:
         """The state of a subsystem; None where none of its reasons can occur on this node."""

@@ -36,11 +36,11 @@ def _self(view: View) -> object:
 
 
 def _problems(view: View) -> object:
-    return view.problems, view.reasons, view.hardware, *(source.state for source in view.sources)
+    return view.problems, view.reasons, view.hardware, view.impossible, *(source.state for source in view.sources)
 
 
 def _counts(view: View) -> object:
-    return view.counts, view.reasons, view.hardware
+    return view.counts, view.reasons, view.hardware, view.impossible
 
 
 def _numbers(view: View) -> object:
@@ -207,7 +207,7 @@ def metrics(families: Iterable[Family], measures: Iterable[Measured] = ()) -> tu
         Metric("nodehealth_problem_last_seen_timestamp_seconds", gauge, "When this problem last occurred.",
                ("subsystem", "reason"), _counts, _problem_last_seen),
         Metric("nodehealth_reason_info", gauge, "The catalog's row of each reason that can occur here.", reason_labels,
-               lambda view: (view.reasons, view.hardware), lambda view: ((_row(reason), 1.0) for reason in possible_reasons(view))),
+               lambda view: (view.reasons, view.hardware, view.impossible), lambda view: ((_row(reason), 1.0) for reason in possible_reasons(view))),
         Metric("nodehealth_gpu_xid_errors", counter, "Xid messages of the NVIDIA driver; continues over restarts and reboots.",
                ("pci_bus_id", "xid"), _numbers, _number_counts("xid")),
         Metric("nodehealth_gpu_xid_last_seen_timestamp_seconds", gauge, "When this Xid was last seen on this GPU.",
