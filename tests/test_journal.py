@@ -20,7 +20,7 @@ from followers import BOOT, NOW, Read, append, follow, host, until, write
 from journald import Journald
 from nodehealth.sources import journal
 from nodehealth.sources.follower import Absent, Down, Position, SourceError, Stop
-from nodehealth.sources.host import Host
+from nodehealth.sources.host import Clock, Host
 from nodehealth.sources.journal import JournalFollower, parse
 
 OTHER_BOOT = "0a1b2c3d-0000-4000-8000-000000000002"
@@ -492,7 +492,9 @@ def test_real_journal_gives_odd_messages(daemon: Journald) -> None:
 def test_real_journal_is_followed_live(daemon: Journald) -> None:
     daemon.stdout("nh-test", "old\n")
     daemon.wait_for("nh-test", "old")
-    running = Running(JournalFollower(host(daemon.root, Host().boot_id), ["journal:nh-test"]))
+    here = host(daemon.root, Host().boot_id)
+    here.clock = Clock()  # entries carry the real monotonic clock
+    running = Running(JournalFollower(here, ["journal:nh-test"]))
     until(lambda: any(batch.caught_up for batch in running.read.batches))
     daemon.stdout("nh-test", "new\n")
     running.wait_for("new")

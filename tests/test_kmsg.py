@@ -334,3 +334,11 @@ def test_line_written_while_following_arrives_live() -> None:
     timer.cancel()
     (record,) = [each for each in got.records if each.text == text]
     assert (record.live, record.user) == (True, True)
+
+
+@needs_kmsg
+def test_a_root_without_procfs_still_knows_the_boot_of_the_real_log(tmp_path: Path) -> None:
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev/kmsg").symlink_to("/dev/kmsg")
+    assert Host(tmp_path).log_boot_id == Host().boot_id
+    assert Host(tmp_path / "dev").log_boot_id == ""

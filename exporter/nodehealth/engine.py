@@ -18,14 +18,14 @@ from nodehealth import __version__, logs
 from nodehealth.catalog import is_driver_line
 from nodehealth.checks import Measurement, Metric, Pass, Planned, Sample
 from nodehealth.inspector import Inspected, Inspector
-from nodehealth.model import KERNEL_LOG, Record
+from nodehealth.model import KERNEL_LOG, Record, Severity
 from nodehealth.runner import Changed, Delivery, Runner
 from nodehealth.settings import SettingsError, Trust
 from nodehealth.sources.follower import Batch, Follower, Position
 from nodehealth.sources.host import Gpu
 from nodehealth.state import Change, Moment, State
 from nodehealth.store import Transaction
-from nodehealth.view import CheckView, Outcome, SelfView, SourceState, SourceView, View
+from nodehealth.view import CheckView, Happening, Occurrence, Outcome, SelfView, SourceState, SourceView, View
 from nodehealth.wiring import Wiring, hardware_of, plan
 
 TICK_SECONDS = 1.0
@@ -35,6 +35,14 @@ MAX_BATCHES = 64  # handled as one transaction
 RELOAD, WAKE = "reload", "wake"
 
 log = logging.getLogger("nodehealth")
+
+
+def _level(occurrence: Occurrence) -> int:
+    """Critical findings pass every `--log.level`."""
+    if occurrence.happening is not Happening.FOUND:
+        return logging.INFO
+    levels = {Severity.CRITICAL: logging.ERROR, Severity.WARNING: logging.WARNING}
+    return levels.get(Severity(occurrence.severity), logging.INFO)
 
 
 class Engine:
@@ -71,7 +79,7 @@ class Engine:
         host, saved, settings = self._wiring.host, self._wiring.saved, self._wiring.settings
         state = State(
             self._wiring.catalog.reasons,
-            boot_id=host.boot_id,
+            boot_id=host.log_boot_id,
             devices=[device.address for device in host.pci_devices()],
             hardware=hardware_of(host),
             uuids={gpu.pci_bus_id: gpu.uuid for gpu in gpus if gpu.uuid},
@@ -79,10 +87,10 @@ class Engine:
             backlog_max_age=settings.backlog_max_age,
         )
         moment = self._moment()
-        same_boot = bool(host.boot_id) and saved.boot_id == host.boot_id
+        same_boot = bool(host.log_boot_id) and saved.boot_id == host.log_boot_id
         state.restore(saved.counts, saved.numbers, saved.problems, saved.recent, moment, same_boot=same_boot)
         state.history[:] = saved.history
-        if saved.boot_id and host.boot_id and saved.boot_id != host.boot_id:
+        if saved.boot_id and host.log_boot_id and saved.boot_id != host.log_boot_id:
             state.rebooted(moment)
         return state
 
@@ -94,7 +102,7 @@ class Engine:
 
     def run(self) -> None:
         """Work until `stop` (or, once, until everything that is there has been read)."""
-        self._unsaved.meta["boot_id"] = self._wiring.host.boot_id
+        self._unsaved.meta["boot_id"] = self._wiring.host.log_boot_id
         self._follow_plan()
         self._inspect_plan()
         self._settle()
@@ -225,6 +233,8 @@ class Engine:
             self._positions[source.name] = self._unsaved.positions[source.name] = changed.position
         errors = source.errors + changed.error
         self._sources[source.name] = replace(source, state=state, detail=changed.detail, caught_up=True, errors=errors)
+        if source.name == KERNEL_LOG:
+            self._follow_plan()  # the journal that can stand in may have appeared since
 
     # -- batches -------------------------------------------------------------------------------------------------------
 
@@ -364,7 +374,7 @@ class Engine:
                 self._wiring.store.commit(transaction)
             for occurrence in change.history:
                 uuid = self.state.uuids.get(occurrence.object)
-                log.info("%s", occurrence.happening, extra={"occurrence": occurrence, "uuid": uuid})
+                log.log(_level(occurrence), "%s", occurrence.happening, extra={"occurrence": occurrence, "uuid": uuid})
             self._changed = True
         ready = self._view.self_.ready or self._is_ready()
         if self._wiring.saved.fresh and not self._begun and self._is_caught_up():

@@ -82,6 +82,14 @@ def _escaped(value: Any) -> str:
     return json.dumps(value, ensure_ascii=True).replace("\x7f", "\\u007f")
 
 
+def _about(record: logging.LogRecord) -> str:
+    """What is limited: the findings of a reason, and a fault of ours that comes again and again; else nothing."""
+    occurrence = getattr(record, "occurrence", None)
+    if isinstance(occurrence, Occurrence):
+        return occurrence.reason
+    return str(record.msg) if record.exc_info else ""
+
+
 class PerReason(logging.Filter):
     """Lets LINES_PER_REASON findings of one reason through in LIMIT_SECONDS and says how many it held back."""
 
@@ -91,11 +99,11 @@ class PerReason(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the line may be written."""
-        occurrence = getattr(record, "occurrence", None)
-        if not isinstance(occurrence, Occurrence):
+        about = _about(record)
+        if not about:
             return True
         now = time.monotonic()
-        window = self._windows.setdefault(occurrence.reason, [now, 0, 0])
+        window = self._windows.setdefault(about, [now, 0, 0])
         if now - window[0] >= LIMIT_SECONDS:
             if window[2]:
                 record.suppressed = int(window[2])

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _NVIDIA = 0x10DE
 _GPU_CLASSES = (0x0300, 0x0302)  # VGA and 3D controller
 _NVSWITCH_CLASS = 0x0680  # bridge, other
@@ -99,7 +100,13 @@ class Host:
     @property
     def boot_id(self) -> str:
         """The kernel's id of this boot; "" where procfs is not there."""
-        return self.text("/proc/sys/kernel/random/boot_id")
+        return self.text(BOOT_ID)
+
+    @property
+    def log_boot_id(self) -> str:
+        """The boot of the kernel log: where the root lacks procfs but has the real device, it is our own kernel's."""
+        real = not self.boot_id and self.path("/dev/kmsg").is_char_device()
+        return Host().boot_id if real else self.boot_id
 
     @property
     def machine(self) -> str:

@@ -129,7 +129,7 @@ class _Reader:
     def __init__(self, host: Host, descriptor: int, position: Position | None) -> None:
         self._host = host
         self._descriptor = descriptor
-        self._boot = host.boot_id
+        self._boot = host.log_boot_id
         same_boot = position is not None and position.get("boot") == self._boot
         known = position if position is not None and same_boot else {}
         self._last = int(known.get("sequence", -1))
