@@ -30,6 +30,7 @@ LOCK = "nodehealth.lock"
 SCHEMA = 1
 COMMIT_SECONDS = 0.05
 POLL_SECONDS = 1.0
+MAX_WRITTEN = 2_000  # transactions between two checkpoints where there is no quiet second
 MAX_PAGES = 16_384  # of 4 KiB: 64 MiB
 MAX_HISTORY_ROWS = 10_000
 MAX_PENDING_HISTORY = 1_000
@@ -174,6 +175,7 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
         if not read_only:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=NORMAL")
+            connection.execute("PRAGMA wal_autocheckpoint=0")  # the store does it when nothing waits for the disk
             connection.execute(f"PRAGMA max_page_count={MAX_PAGES}")
         connection.execute("PRAGMA cache_size=-512")
     except sqlite3.Error:
@@ -201,6 +203,7 @@ class Store:
         self._closing = False
         self._commands: tuple[Command, ...] = ()
         self._looked = 0.0
+        self._written = 0
         self._identity = self._path.stat().st_ino
         self._look_for_commands()
         self._thread = threading.Thread(target=self._work, name="store", daemon=True)
@@ -279,6 +282,9 @@ class Store:
                 self._writing = transaction is not None
             if transaction is not None:
                 self._write(transaction)
+                self._written += 1
+            if self._written > MAX_WRITTEN or (transaction is None and self._written):
+                self._checkpoint()
             if time.monotonic() - self._looked >= POLL_SECONDS:  # also while there is something to write all the time
                 self._look_for_commands()
 
@@ -296,6 +302,12 @@ class Store:
             self._condition.notify_all()
             if error and not last:
                 self._condition.wait_for(lambda: self._closing, POLL_SECONDS)
+
+    def _checkpoint(self) -> None:
+        """Move what was written from the log into the database; the only time that a commit waits for the disk itself."""
+        self._written = 0
+        with contextlib.suppress(sqlite3.Error):  # the next commit says what is wrong with the disk
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def _missing(self) -> str:
         """Why what was written is not kept all the same: SQLite goes on in a file that was removed."""

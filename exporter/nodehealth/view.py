@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 
 from nodehealth.checks import Measurement, Metric
 from nodehealth.model import Hardware, Health, Reason, Severity, Subsystem
@@ -155,7 +156,7 @@ class SelfView:
     cut_objects: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class View:
     """Everything a reporter may show."""
 
@@ -178,22 +179,31 @@ class View:
         found = [problem for problem in self.problems if problem.active]
         return sorted(found, key=lambda each: (urgency.index(each.reason.severity), -each.last_seen, each.key))
 
-    def possible(self, reason: Reason) -> bool:
-        """Whether the reason can occur on this node at all."""
+    @cached_property
+    def possible(self) -> tuple[Reason, ...]:
+        """The reasons that can occur on this node at all."""
+        return tuple(reason for reason in self.reasons.values() if self._is_possible(reason))
+
+    def _is_possible(self, reason: Reason) -> bool:
         proved = reason.needs is None or reason.needs in self.hardware
         return reason.enabled and proved and (reason.name not in self.impossible or reason.name in self.counts)
 
-    def health(self, subsystem: Subsystem) -> Health | None:
-        """The state of a subsystem; None where none of its reasons can occur on this node."""
-        reasons = [reason for reason in self.reasons.values() if reason.subsystem is subsystem and self.possible(reason)]
+    @cached_property
+    def health(self) -> Mapping[Subsystem, Health]:
+        """The state of each subsystem of which any reason can occur on this node."""
+        found = {subsystem: self._health(subsystem) for subsystem in Subsystem}
+        return {subsystem: health for subsystem, health in found.items() if health is not None}
+
+    def _health(self, subsystem: Subsystem) -> Health | None:
+        reasons = [reason for reason in self.possible if reason.subsystem is subsystem]
         if not reasons:
             return None
         worst = {p.reason.severity for p in self.problems if p.active and p.reason.subsystem is subsystem}
-        if "critical" in worst:
+        if Severity.CRITICAL in worst:
             return Health.UNHEALTHY
         if not self.observed(subsystem, reasons):
             return Health.UNKNOWN
-        return Health.DEGRADED if "warning" in worst else Health.HEALTHY
+        return Health.DEGRADED if Severity.WARNING in worst else Health.HEALTHY
 
     def observed(self, subsystem: Subsystem, reasons: list[Reason]) -> bool:
         """Whether somebody looks: the kernel log where these reasons ask for it, else any of their logs or a check."""

@@ -14,7 +14,7 @@ HEALTHY, UNHEALTHY, NOT_OBSERVED = 0, 1, 3
 
 def status(view: View) -> int:
     """0 where nothing critical holds, 1 where something does, 3 where that cannot be said."""
-    found = [view.health(subsystem) for subsystem in Subsystem]
+    found = [view.health.get(subsystem) for subsystem in Subsystem]
     if Health.UNHEALTHY in found:
         return UNHEALTHY
     blind = any(source.state is SourceState.DOWN and not _replaced(source.name, view) for source in view.sources)
@@ -33,7 +33,7 @@ def as_json(view: View) -> str:
     """One object with subsystems, problems and sources."""
     answer = {
         "status": {HEALTHY: "healthy", UNHEALTHY: "unhealthy", NOT_OBSERVED: "not observed"}[status(view)],
-        "subsystems": {subsystem: view.health(subsystem) or "absent" for subsystem in Subsystem},
+        "subsystems": {subsystem: view.health.get(subsystem) or "absent" for subsystem in Subsystem},
         "problems": [
             {
                 "reason": problem.reason.name,
@@ -66,7 +66,7 @@ def _subsystems(view: View) -> Iterable[str]:
     yield f"{'SUBSYSTEM':<22}{'STATE':<12}PROBLEMS"
     for subsystem in Subsystem:
         count = sum(problem.active and problem.reason.subsystem is subsystem for problem in view.problems)
-        yield f"{subsystem:<22}{view.health(subsystem) or 'absent':<12}{count or ''}".rstrip()
+        yield f"{subsystem:<22}{view.health.get(subsystem) or 'absent':<12}{count or ''}".rstrip()
 
 
 def _problems(view: View) -> Iterable[str]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from nodehealth.checks import Metric as Measured
-from nodehealth.model import Health, Reason, Subsystem
+from nodehealth.model import Health, Reason
 from nodehealth.numbers import Family
 from nodehealth.reporters.objects import ObjectRows
 from nodehealth.view import Outcome, SourceState, SourceView, View
@@ -55,27 +55,19 @@ def _gpus(view: View) -> object:
     return view.gpus
 
 
-def possible_reasons(view: View) -> Iterator[Reason]:
-    """The reasons that can occur on this node."""
-    return (reason for reason in view.reasons.values() if view.possible(reason))
-
-
 def _row(reason: Reason) -> tuple[str, str, str, str]:
     return reason.subsystem, reason.name, reason.severity, reason.action
 
 
 def _subsystem_healthy(view: View) -> Iterator[Sample]:
-    for subsystem in Subsystem:
-        health = view.health(subsystem)
-        if health not in {None, Health.UNKNOWN}:
+    for subsystem, health in view.health.items():
+        if health is not Health.UNKNOWN:
             yield (subsystem,), float(health is not Health.UNHEALTHY)
 
 
 def _subsystem_state(view: View) -> Iterator[Sample]:
-    for subsystem in Subsystem:
-        health = view.health(subsystem)
-        if health is not None:
-            yield from (((subsystem, state), float(state is health)) for state in Health)
+    for subsystem, health in view.health.items():
+        yield from (((subsystem, state), float(state is health)) for state in Health)
 
 
 def _problem_active(view: View) -> Iterator[Sample]:
@@ -83,7 +75,7 @@ def _problem_active(view: View) -> Iterator[Sample]:
     for problem in view.problems:
         if problem.active:
             objects.setdefault(problem.reason.name, set()).add(problem.object)
-    for reason in possible_reasons(view):
+    for reason in view.possible:
         yield _row(reason), float(len(objects.get(reason.name, ())))
 
 
@@ -101,13 +93,13 @@ def _problem_injected(view: View) -> Iterator[Sample]:
 
 
 def _problems_total(view: View) -> Iterator[Sample]:
-    for reason in possible_reasons(view):
+    for reason in view.possible:
         count = view.counts.get(reason.name)
         yield (reason.subsystem, reason.name), float(count.value if count else 0)
 
 
 def _problem_last_seen(view: View) -> Iterator[Sample]:
-    for reason in possible_reasons(view):
+    for reason in view.possible:
         if count := view.counts.get(reason.name):
             yield (reason.subsystem, reason.name), count.last_seen
 
@@ -207,7 +199,7 @@ def metrics(families: Iterable[Family], measures: Iterable[Measured] = ()) -> tu
         Metric("nodehealth_problem_last_seen_timestamp_seconds", gauge, "When this problem last occurred.",
                ("subsystem", "reason"), _counts, _problem_last_seen),
         Metric("nodehealth_reason_info", gauge, "The catalog's row of each reason that can occur here.", reason_labels,
-               lambda view: (view.reasons, view.hardware, view.impossible), lambda view: ((_row(reason), 1.0) for reason in possible_reasons(view))),
+               lambda view: (view.reasons, view.hardware, view.impossible), lambda view: ((_row(reason), 1.0) for reason in view.possible)),
         Metric("nodehealth_gpu_xid_errors", counter, "Xid messages of the NVIDIA driver; continues over restarts and reboots.",
                ("pci_bus_id", "xid"), _numbers, _number_counts("xid")),
         Metric("nodehealth_gpu_xid_last_seen_timestamp_seconds", gauge, "When this Xid was last seen on this GPU.",

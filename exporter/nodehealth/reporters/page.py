@@ -60,7 +60,7 @@ def _document(title: str, body: str) -> str:
 
 
 def _worst(view: View) -> Health:
-    found = {view.health(subsystem) for subsystem in Subsystem}
+    found = {view.health.get(subsystem) for subsystem in Subsystem}
     order = (Health.UNHEALTHY, Health.DEGRADED, Health.HEALTHY)
     return next((health for health in order if health in found), Health.UNKNOWN)
 
@@ -93,7 +93,7 @@ def _subline(view: View) -> str:
 def _subsystems(view: View) -> str:
     cells = []
     for subsystem in Subsystem:
-        health = view.health(subsystem)
+        health = view.health.get(subsystem)
         what = _tally(view, subsystem) or _MEANING[health]
         word = health or "absent"
         cells.append(f'<li class="{word}"><b>{_NAMES[subsystem]}</b><span>{word}</span><small>{what}</small></li>')
