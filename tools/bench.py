@@ -35,7 +35,7 @@ from nodehealth.state import Moment, State  # noqa: E402
 
 DEMO = ROOT / "tests/hosts/gpu-node-sick"
 TICKS = os.sysconf("SC_CLK_TCK")
-BUSES = 30  # more than a thousand series on the page of this host
+BUSES = 24  # a thousand series on the page of this host
 HAS_KMSG = os.geteuid() == 0 and os.access("/dev/kmsg", os.W_OK)
 
 
@@ -316,6 +316,7 @@ def latency() -> Iterator[Figure]:
     yield Figure("bare poll() wake-up on /dev/kmsg, p50 / p99 of 200", f"{percentiles(wakeups)} ms", "-")
     with running(behind_ring=True) as exporter:
         fill(exporter, BUSES)
+        time.sleep(3.0)  # the first pass of every check
         count, client, address = len(exporter.page()), Client(exporter), live.new_address()
         pattern = re.compile(rb'errors_total\{pci_bus_id="[^"]*%s[^}]*\} (\d+)' % address.encode())
         found = []
@@ -327,6 +328,7 @@ def latency() -> Iterator[Figure]:
                 match = pattern.search(client.scrape(compressed=False))
                 if match and int(match[1]) == number:
                     break
+                time.sleep(0.0003)  # a client that never rests takes the core that the exporter needs
             found.append(time.perf_counter() - began)
         goal = f"≤ 5 / 10 ms, p50 ≤ {statistics.median(wakeups) * 1e3 + 2:.2f} ms"
         yield Figure(f"kernel log to page of {count} series, p50 / p99 of 200 writes", f"{percentiles(found)} ms", goal)

@@ -23,6 +23,7 @@ from nodehealth.sources.follower import Absent
 from nodehealth.sources.host import Host
 
 LENGTH = struct.Struct("<I")
+NICE = 10  # a walk over /proc does not delay the kernel log
 MAX_MESSAGE = 16 * 1024 * 1024
 _PR_SET_PDEATHSIG = 1
 
@@ -75,6 +76,7 @@ def main(descriptor: int, root: str, parent: int) -> None:
     if os.getppid() != parent:
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.nice(NICE)
     host = Host(Path(root))
     with socket.socket(fileno=descriptor) as stream:
         while True:

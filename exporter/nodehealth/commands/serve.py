@@ -24,6 +24,7 @@ from nodehealth.view import View
 from nodehealth.wiring import Wiring, hardware_of
 
 LOCK_SECONDS = 30.0
+GC_ALLOCATIONS = 50_000
 SWITCH_SECONDS = (
     0.0005  # how long a scrape's rendering may keep a waiting kernel record from being read; Python's own is 5 ms
 )
@@ -88,6 +89,7 @@ def serve(
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.collect()
     gc.freeze()  # the catalog lives as long as the process: no collection needs to look at it again
+    gc.set_threshold(GC_ALLOCATIONS)  # rendering allocates thousands of tuples, and none of them is in a cycle
     run.engine.run()
     server.shutdown()
     if lock:
