@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import signal
@@ -319,3 +320,25 @@ def test_a_rule_that_fails_costs_its_record_and_nothing_else(host: RecordedHost)
     [kmsg] = [source for source in views[-1].sources if source.name == "kmsg"]
     assert (kmsg.records, kmsg.errors) == (2, 1)
     assert [problem.reason.name for problem in views[-1].active()] == [REASON]
+
+
+def test_every_five_minutes_each_source_says_what_it_read(host: RecordedHost, caplog: pytest.LogCaptureFixture) -> None:
+    host.log(xid("0000:3b:00"), "NVRM: a wording that nobody has seen", "usb 1-1: new device")
+    engine = Engine(Wiring(Host(host.root), Settings(), replace(catalogs.load(), checks={})), lambda _: None, once=True)
+    engine.run()
+    logger = logging.getLogger("nodehealth")
+    logger.addHandler(caplog.handler)
+    logger.setLevel(logging.INFO)
+    try:
+        engine._summary_due = 0.0
+        engine._tick()
+    finally:
+        logger.removeHandler(caplog.handler)
+    said = next(vars(each) for each in caplog.records if each.msg == "source summary" and vars(each)["source"] == "kmsg")
+    assert {key: said[key] for key in ("read", "matched", "unmatched_driver_lines", "lost")} == {
+        "read": 3,
+        "matched": 1,
+        "unmatched_driver_lines": 1,
+        "lost": 0,
+    }
+    assert engine._summary_due > 0
