@@ -268,6 +268,14 @@ def test_lost_cursor_of_an_earlier_boot_keeps_every_entry_of_this_one(fake: Fake
     assert fake.read(stored(50, OTHER_BOOT)).texts == ["entry 60", "entry 3", "entry 4"]
 
 
+def test_lost_cursor_is_one_gap_however_often_journalctl_is_started(fake: Fake) -> None:
+    fake.says(cursor="", entries="")
+    follower, got = fake.follower(), Read()
+    for _ in range(3):
+        follower.run(stored(2), got.emit, Stop(once=True))
+    assert got.total("gaps") == 1
+
+
 def test_slow_replay_after_a_lost_cursor_skips_to_its_end(fake: Fake) -> None:
     fake.says(entries=entry(1), then=f"sleep {2 * journal.QUIET_SECONDS}\ncat $here/late\n")
     write(fake.journalctl.with_name("late"), entry(2) + entry(3))

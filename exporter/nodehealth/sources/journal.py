@@ -108,13 +108,15 @@ class JournalFollower:
         self._kernel = kernel
         self._streams = frozenset(streams)
         self._command = command
+        self._gap: Position | None = None
 
     def run(self, position: Position | None, emit: Emit, stop: Stop) -> None:
         """See Follower.  Raises Down when journalctl ends."""
         command = self._find()
         stored = position if position and "cursor" in position else None
         lost = stored if stored is not None and not self._still_there(command, stored, stop) else None
-        if lost is not None:
+        if lost is not None and lost != self._gap:
+            self._gap = lost  # one gap, however often journalctl has to be started before the next entry comes
             emit(Batch(JOURNAL, gaps=1, caught_up=False))
         process = subprocess.Popen(  # noqa: S603 - an argument list, never a shell
             [*command, *self._arguments(stored, follow=not stop.once, everything=lost is not None)],
